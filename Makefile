@@ -1,0 +1,55 @@
+# Each target does its own set-up. PYTHON picks the interpreter (3.11 or later); VENV the folder of the environment.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.mainspring-installed
+UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean setup lock
+
+help:  ## say what there is
+	@echo "make demo        the whole loop on a year of real flights"
+	@echo "make test        all tests"
+	@echo "make lint        ruff, mypy, import-linter"
+	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
+	@echo "make lock        resolve the dependencies anew into requirements/lock.txt"
+	@echo "make clean       remove the environment and everything that was built"
+
+setup: $(STAMP)
+
+$(STAMP): requirements/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: \`$(PYTHON)\` is older than Python 3.11"; echo; echo "hint: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || { echo "set-up: making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || \
+	  { echo "set-up: installing uv into $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
+	@echo "set-up: installing the locked packages (once; a minute or two)"
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	@echo "set-up: installing mainspring itself"
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)  ## the whole loop on real data
+	@$(BIN)/mainspring demo flights
+
+test: $(STAMP)  ## all tests
+	@$(BIN)/python -m pytest -x -q $(ARGS)
+
+lint: $(STAMP)  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench-%: $(STAMP)  ## one benchmark
+	@test -f benchmarks/$*.py || { echo "error: there is no benchmark \`$*\`"; echo; \
+	  echo "hint: make bench-NAME with NAME of: $$(ls benchmarks/*.py 2>/dev/null | xargs -rn1 basename -s .py | tr '\n' ' ')"; exit 2; }
+	@$(BIN)/python benchmarks/$*.py $(ARGS)
+
+lock: $(STAMP)  ## resolve the dependencies anew
+	$(UV) pip compile pyproject.toml --python $(BIN)/python --all-extras --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements/lock.txt
+
+clean:  ## remove everything that was built
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

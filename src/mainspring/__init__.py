@@ -1,0 +1,3 @@
+"""Mainspring: the whole AI infrastructure stack from one file."""
+
+__version__ = "0.1.0"

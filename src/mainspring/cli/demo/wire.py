@@ -1,0 +1,77 @@
+"""Rows of a table as bodies of Open Inference Protocol requests, and truths as bodies of feedback.
+
+What this is: pure encoding, column by column, so that 280,000 requests cost some seconds and not minutes.
+Who calls it: the demo's day loop. What it must never do: send anything, or guess a value that is missing (it
+is `null`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from mainspring.artefacts.manifest import Field
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def fields_of(table: pd.DataFrame, apart: Sequence[str]) -> tuple[Field, ...]:
+    """The fields that a request carries: every column but those `apart` (time, id, truth), typed by its dtype."""
+    kinds = {"f": "FP64", "i": "INT64", "u": "INT64", "b": "BOOL"}
+    return tuple(Field(name, kinds.get(table[name].dtype.kind, "BYTES")) for name in table if name not in apart)
+
+
+def seconds_of(times: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """POSIX seconds of a column of moments (UTC when it names no zone)."""
+    import pandas as pd
+
+    return (pd.to_datetime(times, utc=True).astype("datetime64[us, UTC]").astype("int64") / 1e6).to_numpy()
+
+
+def bodies(
+    ids: Sequence[str], at: Sequence[float], columns: Sequence[Sequence[Any]], fields: Sequence[Field]
+) -> list[bytes]:
+    """One request body a row: its id, its moment (POSIX seconds), and one tensor of one value for each field."""
+    tensors = [
+        b'{"name":%b,"datatype":"%b","shape":[1],"data":[%%b]}'
+        % (msgspec.json.encode(field.name).replace(b"%", b"%%"), field.datatype.encode())
+        for field in fields
+    ]
+    template = b'{"id":%b,"parameters":{"at":%b},"inputs":[' + b",".join(tensors) + b"]}"
+    encoded = [_encoded(values, field.datatype) for values, field in zip(columns, fields, strict=True)]
+    return [template % values for values in zip(_texts(ids), _numbers(at), *encoded, strict=True)]
+
+
+def truths(ids: Sequence[str], at: Sequence[float], field: str, values: Sequence[float]) -> bytes:
+    """The body of one call of feedback in bulk: a JSON object with `truths`, one each of id, moment and outcome."""
+    rows = [{"id": i, "at": a, "truth": {field: v}} for i, a, v in zip(ids, at, values, strict=True)]
+    return msgspec.json.encode({"truths": rows})
+
+
+def _encoded(values: Sequence[Any], datatype: str) -> list[bytes]:
+    if datatype == "BYTES":
+        return _texts(values)
+    if datatype in ("FP64", "FP32"):
+        return _numbers(values)
+    return [b"null" if v is None or v != v else b"%d" % int(v) for v in values]
+
+
+def _numbers(values: Sequence[Any]) -> list[bytes]:
+    """Numbers as JSON; NaN and infinities have no JSON and become null."""
+    text = msgspec.json.encode([None if v is None else float(v) for v in values])
+    return text[1:-1].split(b",") if len(values) else []
+
+
+def _texts(values: Sequence[Any]) -> list[bytes]:
+    known: dict[Any, bytes] = {}
+    out = []
+    for value in values:
+        text = known.get(value) if value == value else b"null"
+        if text is None:
+            text = known[value] = b"null" if value is None else msgspec.json.encode(str(value))
+        out.append(text)
+    return out

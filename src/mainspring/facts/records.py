@@ -1,0 +1,44 @@
+"""What the gateway writes down of each request, and of each truth that comes back.
+
+One JSON object a line, in segment files `<folder>/<worker>-<boot>-<number>.jsonl` that only grow;
+a line counts when its newline is there. The gateway writes, monitoring reads; both by these types.
+A record counts once by (endpoint, id, role, revision): a request sent again under its id is a repeat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRecord:
+    """One answer (or failure) of one revision to one request of one row or more."""
+
+    endpoint: str
+    id: str  # the client's `id`, or one that the gateway made
+    at: float  # event time, POSIX seconds
+    revision: str  # RevisionRoute.name
+    version: str
+    role: str  # "live": the user saw it; "mirror": nobody did
+    status: int  # HTTP status of the answer; 0 when no answer came
+    seconds: float  # from the request's arrival to its answer, waiting included
+    upstream: float  # seconds of the last try at the replica alone
+    compute: float  # seconds of compute that the replica charges to this request
+    tries: int  # 1 unless it was sent to a second replica
+    inputs: Any = None  # the request's `inputs`, as they came (Open Inference Protocol)
+    outputs: Any = None  # the answer's `outputs`; None on failure
+    owes: str = ""  # a mirror revision whose copy of this request must still be logged
+    error: str = ""
+    k: str = "p"
+
+
+@dataclass(frozen=True, slots=True)
+class TruthRecord:
+    """The outcome of one prediction; the latest by `at` wins."""
+
+    endpoint: str
+    id: str
+    at: float  # when it became known, POSIX seconds
+    truth: dict[str, float] = field(default_factory=dict)  # {"late": 1}
+    k: str = "t"

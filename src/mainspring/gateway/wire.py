@@ -1,0 +1,81 @@
+"""The few fields of a body that the gateway reads; everything else is forwarded as it came.
+
+Who calls it: the gateway's server, forwarding and mirror. What it must never do: decode a tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+import msgspec
+
+MAX_ID = 256
+MAX_FEEDBACK = 10_000
+_LATEST = 253402300799.0  # the last second of the year 9999
+_VISIBLE = "".join(chr(c) for c in range(0x21, 0x7F) if c != 0x25)
+
+
+class Infer(msgspec.Struct):
+    """A request of the Open Inference Protocol, as far as the gateway reads it."""
+
+    inputs: msgspec.Raw
+    id: str = ""
+    parameters: Any = None
+
+    def at(self) -> float | None:
+        """The event time that the request carries, POSIX seconds; None when it carries none that makes sense."""
+        return moment(self.parameters.get("at")) if isinstance(self.parameters, dict) else None
+
+
+class Answered(msgspec.Struct):
+    """An answer, as far as the gateway reads it."""
+
+    outputs: msgspec.Raw
+
+
+class Told(msgspec.Struct):
+    """One outcome that became known."""
+
+    id: str
+    truth: dict[str, float | bool]
+    at: Any = None
+
+
+class Feedback(msgspec.Struct):
+    """Outcomes that became known."""
+
+    feedback: list[Told]
+
+
+infer = msgspec.json.Decoder(Infer).decode
+answered = msgspec.json.Decoder(Answered).decode
+feedback = msgspec.json.Decoder(Feedback).decode
+
+
+def moment(value: object) -> float | None:
+    """A time in POSIX seconds that a calendar knows, or None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except OverflowError:
+            return None
+        if math.isfinite(seconds) and 0 <= seconds <= _LATEST:
+            return seconds
+    return None
+
+
+def one_line(raw: msgspec.Raw | bytes) -> msgspec.Raw:
+    """The same JSON without line ends, so that it fits into a log line; raises `MsgspecError` on junk."""
+    value = bytes(raw)
+    if b"\n" in value or b"\r" in value:
+        value = msgspec.json.format(value, indent=-1)
+    return msgspec.Raw(value)
+
+
+def header_safe(id: str) -> bytes:
+    """An id as a header value: what is not visible ASCII is percent-encoded."""
+    if id.isascii() and id.isalnum():
+        return id.encode()
+    return quote_from_bytes(id.encode("utf-8", "surrogatepass"), safe=_VISIBLE).encode()

@@ -1,0 +1,240 @@
+"""Runs of pipelines: start what is due, resume what was killed, conclude what has ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+from mainspring.decide.restart import restart
+from mainspring.decide.retrain import Situation, retrain
+from mainspring.decide.schedule import next_after
+from mainspring.loop.draft import Draft
+from mainspring.loop.memory import PipelineMemory, RunMemory
+from mainspring.loop.plan import StartRun
+from mainspring.loop.readings import Spend, SpendQuery, Unknown
+from mainspring.loop.serve import version_of
+from mainspring.loop.snapshot import RunSeen
+from mainspring.loop.versions import conclude_run
+from mainspring.stack.pipelines import PipelineSpec
+
+ATTEMPTS = 8  # of one run that is killed again and again
+
+
+def run(draft: Draft) -> None:
+    """Look after every run that was started, then start those that are due."""
+    for memory in list(draft.runs.values()):
+        spec = draft.s.desired.stack.pipelines.get(memory.pipeline)
+        if spec is None or draft.s.desired.down:
+            draft.runs.pop(memory.id)
+            continue
+        _follow(draft, memory, spec)
+    if draft.s.desired.down:
+        return
+    for name, spec in draft.s.desired.stack.pipelines.items():
+        _judge_named(draft, name, spec)
+        _first(draft, name, spec)
+        _asked(draft, name, spec)
+        _scheduled(draft, name, spec)
+
+
+def begin_for(draft: Draft, pipeline: str, cause: str) -> None:
+    """Start a run for a trigger, if it may; say why not otherwise."""
+    spec = draft.s.desired.stack.pipelines[pipeline]
+    memory = draft.pipelines.get(pipeline, PipelineMemory())
+    situation = Situation(draft.now.wall, memory.starts, _busy(draft, pipeline, spec), _over_budget(draft))
+    decision = retrain(spec.retrain, cause, situation)
+    if decision.start:
+        when = datetime.fromtimestamp(draft.now.wall, UTC).date().isoformat()
+        _start(draft, pipeline, spec, f"{cause} at {when}")
+    else:
+        key = f"pipeline/{pipeline}/not-retrained/{draft.now.wall:.0f}"
+        draft.tell("RetrainingHeldBack", f"pipeline/{pipeline}", decision.why, key=key, kind="retrain")
+
+
+def _busy(draft: Draft, pipeline: str, spec: PipelineSpec) -> str:
+    for memory in draft.runs.values():
+        if memory.pipeline == pipeline:
+            return f"run {memory.id} is under way"
+    for rollout in draft.rollouts.values():
+        if rollout.model == spec.produces:
+            return f"version {rollout.candidate} is being rolled out"
+    return ""
+
+
+def _over_budget(draft: Draft) -> str:
+    cost = draft.s.desired.stack.cost
+    if cost.budget is None:
+        return ""
+    spend = draft.reading(SpendQuery(cost.budget.per), Spend)
+    if isinstance(spend, Unknown):
+        return ""  # an unknown bill stops nothing; the budget's own condition says that it is unknown
+    for rule in cost.when_over:
+        share, action = rule.split("% ", 1)
+        if action == "stop retraining" and spend.dollars >= float(share) / 100 * cost.budget.count:
+            return f"${spend.dollars:.2f} of the budget of ${cost.budget.count:.2f} is spent"
+    return ""
+
+
+def _day(moment: date | datetime | None, *, end: bool) -> float | None:
+    if moment is None:
+        return None
+    if isinstance(moment, datetime):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    start = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    return (start + timedelta(days=1 if end else 0)).timestamp()
+
+
+def _start(draft: Draft, pipeline: str, spec: PipelineSpec, cause: str, *, candidate: str = "") -> bool:
+    memory = draft.pipelines.get(pipeline, PipelineMemory())
+    champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
+    version = version_of(draft, spec.produces, champion) if champion else None
+    judged = version_of(draft, spec.produces, candidate) if candidate else None
+    first = champion == ""
+    until = draft.now.wall - spec.truth_after
+    if first and spec.first.to is not None:
+        until = min(_day(spec.first.to, end=True) or until, draft.now.wall)
+    new = RunMemory(
+        id=f"{pipeline}-{memory.count + 1}",
+        pipeline=pipeline,
+        cause=cause,
+        attempt=1,
+        since=_day(spec.first.from_, end=False),
+        until=until,
+        champion=version.artefact if version else "",
+        champion_version=champion,
+        candidate=judged.artefact if judged else "",
+        candidate_version=candidate,
+        first=first,
+    )
+    if not draft.do(_action(new), f"{cause}: a run of `{pipeline}`", cause=new.id):
+        return False
+    draft.runs[new.id] = new
+    # Only triggered runs count against the limit and the cool-down; the first version is none.
+    starts = memory.starts if first or candidate else (*memory.starts, draft.now.wall)[-64:]
+    draft.pipelines[pipeline] = replace(memory, count=memory.count + 1, starts=starts)
+    draft.tell("RunStarted", f"pipeline/{pipeline}", f"{new.id}: {cause}", key=f"run/{new.id}/started", kind="retrain")
+    draft.record("run", new.id, draft.now.wall, {"pipeline": pipeline, "cause": cause, "first": first, "until": until})
+    draft.wait(f"run/{new.id}", "works", self_ending=True)
+    return True
+
+
+def _action(memory: RunMemory) -> StartRun:
+    return StartRun(
+        run=memory.id,
+        attempt=memory.attempt,
+        pipeline=memory.pipeline,
+        cause=memory.cause,
+        since=memory.since,
+        until=memory.until,
+        champion=memory.champion,
+        champion_version=memory.champion_version,
+        candidate=memory.candidate,
+        first=memory.first,
+    )
+
+
+def _follow(draft: Draft, memory: RunMemory, spec: PipelineSpec) -> None:
+    seen = next((r for r in draft.s.observed.runs if r.id == memory.id), None)
+    if seen is None or seen.attempt < memory.attempt:
+        # Committed but not begun before a crash.
+        draft.do(_action(memory), f"{memory.cause}: a run of `{memory.pipeline}`", cause=memory.id, keeps=True)
+        draft.wait(f"run/{memory.id}", "starts", self_ending=True)
+    elif seen.state == "running":
+        step = next((s.name for s in seen.steps if s.state == "running"), "")
+        draft.wait(f"run/{memory.id}", f"works{' on ' + step if step else ''}", self_ending=True)
+    elif seen.state == "succeeded":
+        draft.pipelines[memory.pipeline] = replace(draft.pipelines[memory.pipeline], failed=0)
+        conclude_run(draft, memory, seen, spec)
+    elif seen.state == "lost" or seen.retryable:
+        _again(draft, memory, seen)
+    else:
+        _failed(draft, memory, seen)
+
+
+def _again(draft: Draft, memory: RunMemory, seen: RunSeen) -> None:
+    if memory.attempt >= ATTEMPTS:
+        _failed(draft, memory, seen)
+        return
+    process = draft.process(f"run-{memory.id}")
+    started = process.since if process else draft.now.mono
+    when = restart((started,), memory.attempt, ATTEMPTS, 1.0)
+    why = seen.error or "it was killed"
+    if draft.now.mono < when.at:
+        draft.wait(f"run/{memory.id}", f"{why}; resumes in {when.at - draft.now.mono:.0f} s", self_ending=True)
+        return
+    new = replace(memory, attempt=memory.attempt + 1)
+    if draft.do(_action(new), f"{memory.id} is resumed: {why}", cause=memory.id, keeps=True):
+        draft.runs[memory.id] = new
+        key = f"run/{memory.id}/resumed/{new.attempt}"
+        draft.tell("RunResumed", f"pipeline/{memory.pipeline}", f"{memory.id}: {why}", key=key, level="warning")
+    draft.wait(f"run/{memory.id}", "is resumed", self_ending=True)
+
+
+def _failed(draft: Draft, memory: RunMemory, seen: RunSeen) -> None:
+    draft.runs.pop(memory.id)
+    pipeline = draft.pipelines.get(memory.pipeline, PipelineMemory())
+    draft.pipelines[memory.pipeline] = replace(pipeline, failed=pipeline.failed + 1)
+    about = f"pipeline/{memory.pipeline}"
+    message = f"{memory.id} failed: {seen.error or 'it was killed too often'}"
+    draft.tell("RunFailed", about, message, key=f"run/{memory.id}/failed", level="error", kind="retrain")
+    draft.record("run-failed", memory.id, draft.now.wall, {"pipeline": memory.pipeline, "error": seen.error})
+    if memory.candidate_version:
+        draft.aborted.append(f"{draft.s.desired.stack.pipelines[memory.pipeline].produces}/{memory.candidate_version}")
+
+
+def _first(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    """Make the first version when there is none; after a failure only when the stack changed or somebody asks."""
+    if spec.produces in draft.models or _busy(draft, name, spec):
+        return
+    about = f"pipeline/{name}"
+    memory = draft.pipelines.get(name, PipelineMemory())
+    if any(v.model == spec.produces and v.verdict == "passed" and v.servable for v in draft.s.observed.versions):
+        return
+    if not draft.s.observed.registry:
+        return
+    changed = draft.s.desired.revision != draft.s.memory.desired
+    if memory.count == 0 or changed:
+        if _start(draft, name, spec, "first version"):
+            draft.condition(about, "Produced", ok=None, reason="FirstRun", message="the first version is being made")
+        return
+    hint = f"no version yet: see `mainspring runs show {name}-{memory.count}`, then `mainspring run {name}`"
+    draft.condition(about, "Produced", ok=False, reason="FirstRunFailed", message=hint)
+    draft.wait(about, hint)
+
+
+def _asked(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    for request in draft.s.requests:
+        if request.verb != "run" or request.target != name:
+            continue
+        busy = _busy(draft, name, spec)
+        if busy:
+            draft.answer(request, f"not now: {busy}", accepted=False)
+        elif _start(draft, name, spec, f"asked by {request.who or 'a person'}"):
+            count = draft.pipelines[name].count
+            draft.answer(request, f"run {name}-{count} is started", accepted=True)
+
+
+def _scheduled(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    if not spec.retrain.schedule:
+        return
+    memory = draft.pipelines.get(name, PipelineMemory())
+    if memory.scheduled == 0.0:
+        draft.pipelines[name] = replace(memory, scheduled=draft.now.wall)
+        memory = draft.pipelines[name]
+    due = next_after(spec.retrain.schedule, memory.scheduled)
+    if due <= draft.now.wall:
+        # After a long sleep one run catches up for all the missed ones.
+        draft.pipelines[name] = replace(memory, scheduled=draft.now.wall)
+        begin_for(draft, name, "schedule")
+        due = next_after(spec.retrain.schedule, draft.now.wall)
+    draft.wakes.append(due)
+
+
+def _judge_named(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    """Judge a version that somebody named `challenger` by hand before it sees traffic."""
+    if _busy(draft, name, spec) or spec.produces not in draft.models:
+        return
+    number = draft.s.observed.aliases.get(spec.produces, {}).get("challenger", "")
+    version = version_of(draft, spec.produces, number) if number else None
+    if version is not None and version.verdict == "" and version.servable:
+        _start(draft, name, spec, f"version {number} was named challenger by hand", candidate=number)

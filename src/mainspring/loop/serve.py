@@ -1,0 +1,257 @@
+"""Replicas, gateway workers and routes: what should answer, and through which door."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mainspring.decide.restart import restart
+from mainspring.decide.routes import EndpointRoutes, RevisionRoute, RouteTable, same_routes
+from mainspring.loop.draft import Draft
+from mainspring.loop.memory import ProcessMemory
+from mainspring.loop.plan import SetRoutes, StartGateway, StartReplica, StopProcess
+from mainspring.loop.snapshot import ProcessSeen, VersionSeen
+from mainspring.stack.serving import Endpoint
+
+START_TIMEOUT = 120.0  # seconds until a process that does not get ready is stopped and tried again
+STEADY = 60.0  # seconds up after which earlier failures are forgiven
+PARTS = 10_000  # of the traffic
+
+
+def revision(endpoint: str, version: str) -> str:
+    """The name of a version behind an endpoint."""
+    return f"{endpoint}-{version}"
+
+
+def version_of(draft: Draft, model: str, number: str) -> VersionSeen | None:
+    """A version as the registry shows it."""
+    return next((v for v in draft.s.observed.versions if v.model == model and v.number == number), None)
+
+
+def serve(draft: Draft) -> None:
+    """Start what should answer, restart what died, route to what is ready, stop what nobody is routed to."""
+    wanted: set[str] = set()
+    if not draft.s.desired.down:
+        wanted |= _replicas(draft)
+        wanted |= _gateways(draft)
+        _routes(draft)
+    _stop_others(draft, wanted)
+
+
+def _versions_wanted(draft: Draft, name: str, endpoint: Endpoint) -> list[str]:
+    champion = draft.models[endpoint.model_name].champion if endpoint.model_name in draft.models else ""
+    versions = [champion] if champion else []
+    rollout = draft.rollouts.get(name)
+    if rollout is not None and rollout.candidate not in versions:
+        versions.append(rollout.candidate)
+    return versions
+
+
+def _replicas(draft: Draft) -> set[str]:
+    wanted: set[str] = set()
+    for name, endpoint in draft.s.desired.stack.serving.items():
+        for number in _versions_wanted(draft, name, endpoint):
+            version = version_of(draft, endpoint.model_name, number)
+            if version is None or not version.servable:
+                why = f"version {number} of `{endpoint.model_name}` is not in the registry, or cannot be served"
+                draft.wait(f"endpoint/{name}", why)
+                continue
+            for index in range(endpoint.replicas.low):
+                replica = f"{revision(name, number)}-{index}"
+                wanted.add(replica)
+                _supervise(draft, _start(name, endpoint, version, replica))
+    return wanted
+
+
+def _start(endpoint_name: str, endpoint: Endpoint, version: VersionSeen, name: str) -> StartReplica:
+    return StartReplica(
+        name=name,
+        generation=1,
+        endpoint=endpoint_name,
+        model=endpoint_name,
+        version=version.number,
+        artefact=version.artefact,
+        runtime=endpoint.runtime,
+        threads=endpoint.threads,
+        batch_size=endpoint.batch.size,
+        batch_wait=endpoint.batch.wait,
+    )
+
+
+def _gateways(draft: Draft) -> set[str]:
+    stack = draft.s.desired.stack
+    if not stack.serving:
+        return set()
+    gateway = stack.orchestration.gateway
+    names = {f"gateway-{i}" for i in range(gateway.workers)}
+    for name in sorted(names):
+        _supervise(draft, StartGateway(name, 1, gateway.port, gateway.workers))
+    return names
+
+
+def _supervise(draft: Draft, start: StartReplica | StartGateway) -> None:
+    """Hold one process up: start it, wait for it, start it again after it died."""
+    name = start.name
+    seen, memory = draft.process(name), draft.processes.get(name)
+    if memory is None or (seen is not None and seen.generation > memory.generation):
+        if seen is not None and seen.state in ("starting", "ready"):  # the memory is younger than the world: adopt
+            draft.processes[name] = ProcessMemory(seen.generation, (draft.now.mono,))
+            return
+        generation = (seen.generation if seen else 0) + 1
+        if draft.do(replace(start, generation=generation), f"{name} is wanted", keeps=True):
+            draft.processes[name] = ProcessMemory(generation, (draft.now.mono,))
+            draft.wait(name, "starts", self_ending=True)
+        return
+    if seen is None or seen.generation < memory.generation:
+        # Committed but not begun before a crash: the same start again, which the world takes once.
+        draft.do(replace(start, generation=memory.generation), f"{name} is wanted", keeps=True)
+        draft.wait(name, "starts", self_ending=True)
+    elif seen.state == "starting":
+        _starting(draft, seen)
+    elif seen.state == "ready":
+        draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
+        if memory.failures and draft.now.mono - memory.starts[-1] > STEADY:
+            draft.processes[name] = replace(memory, failures=0)
+    elif seen.state == "stopping":
+        draft.wait(name, "stops", self_ending=True)
+    else:
+        _died(draft, seen, memory, start)
+
+
+def _starting(draft: Draft, seen: ProcessSeen) -> None:
+    if draft.now.mono - seen.since > START_TIMEOUT:
+        why = f"{seen.name} was not ready after {START_TIMEOUT:.0f} s"
+        draft.do(StopProcess(seen.name, seen.generation, 0.0), why, cause="too slow", keeps=True)
+        draft.tell("StartTimedOut", seen.name, why, level="warning")
+    draft.wait(seen.name, "starts", self_ending=True)
+
+
+def _died(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: StartReplica | StartGateway) -> None:
+    limit = draft.s.desired.stack.orchestration.restarts
+    failures = memory.failures + 1
+    when = restart(memory.starts, failures, limit.count, limit.per)
+    how = f"exit status {seen.exit_status}" if seen.exit_status is not None else "lost"
+    message = f"{seen.name} ended ({how}){': ' + seen.reason if seen.reason else ''}"
+    draft.tell("Died", seen.name, message, key=f"{seen.name}/died/{seen.generation}", level="warning", kind="restart")
+    if draft.now.mono < when.at:
+        again = f"{message}; starts again in {when.at - draft.now.mono:.0f} s"
+        if when.looping:
+            again += f" ({limit.count:.0f} restarts were used up: `mainspring logs {seen.name}`)"
+            draft.condition(seen.name, "Ready", ok=False, reason="CrashLooping", message=again)
+        draft.wait(seen.name, again, self_ending=True)
+        return
+    generation = memory.generation + 1
+    if draft.do(replace(start, generation=generation), message, keeps=True):
+        keep = int(limit.count) + 1
+        starts = (*memory.starts, draft.now.mono)[-keep:]
+        draft.processes[seen.name] = ProcessMemory(generation, starts, failures)
+    draft.wait(seen.name, "starts again", self_ending=True)
+
+
+def _routes(draft: Draft) -> None:
+    """Write the route table when it should be another one, and wait until all workers route by it."""
+    if not draft.s.desired.stack.serving:
+        return
+    seen = draft.s.observed.routes
+    table = RouteTable(draft.epoch, _endpoints(draft), clock=draft.s.desired.clock)
+    if seen is None or not same_routes(seen, table):
+        epoch = max(draft.epoch, seen.epoch if seen else 0) + 1
+        table = replace(table, epoch=epoch)
+        if draft.do(SetRoutes(table), "routes follow what is ready and wanted", keeps=True):
+            draft.epoch = epoch
+            draft.wait("routes", "gateway workers take them up", self_ending=True)
+        return
+    draft.epoch = seen.epoch
+    behind = [name for name, epoch in gateways_acked(draft).items() if epoch < seen.epoch]
+    if behind:
+        draft.wait("routes", f"{', '.join(behind)} take them up", self_ending=True)
+
+
+def gateways_acked(draft: Draft) -> dict[str, int]:
+    """The epoch that each gateway worker that may still route goes by; 0 when it said nothing yet."""
+    alive = ("ready", "stopping")
+    names = [p.name for p in draft.s.observed.processes if p.kind == "gateway" and p.state in alive]
+    return {name: draft.s.observed.acked.get(name, 0) for name in names}
+
+
+def _endpoints(draft: Draft) -> dict[str, EndpointRoutes]:
+    endpoints: dict[str, EndpointRoutes] = {}
+    for name, endpoint in draft.s.desired.stack.serving.items():
+        rollout = draft.rollouts.get(name)
+        stage = rollout.stages[rollout.stage] if rollout else None
+        candidate = rollout.candidate if rollout else ""
+        ready = {n: _ready(draft, name, n, endpoint) for n in _versions_wanted(draft, name, endpoint)}
+        taken = bool(ready.get(candidate)) or (rollout is not None and rollout.ready and _comes_back(draft, name))
+        parts = round(stage.share * PARTS) if stage and taken else 0
+        canary = parts if stage and stage.kind in ("canary", "all") else 0
+        mirror = parts if stage and stage.kind == "mirror" else 0
+        shares = {n: canary if n == candidate else PARTS - canary for n in ready}
+        kept = _kept_until_ready(draft, name, endpoint, ready)
+        if kept is not None:
+            endpoints[name] = kept
+            continue
+        endpoints[name] = EndpointRoutes(
+            revisions=tuple(RevisionRoute(revision(name, n), n, shares[n], ready[n]) for n in ready),
+            mirror=revision(name, candidate) if mirror else "",
+            mirror_share=mirror,
+            timeout_s=endpoint.timeout,
+            queue=endpoint.queue,
+        )
+    return endpoints
+
+
+def _kept_until_ready(
+    draft: Draft, name: str, endpoint: Endpoint, ready: dict[str, tuple[str, ...]]
+) -> EndpointRoutes | None:
+    """The present routes, while a champion that was changed by hand has no replica yet but the old one answers."""
+    model = draft.models.get(endpoint.model_name)
+    table = draft.s.observed.routes
+    if model is None or table is None or name not in table.endpoints or ready.get(model.champion):
+        return None
+    routes = table.endpoints[name]
+    if any(r.version == model.champion for r in routes.revisions):
+        return None
+    alive = {p.address for p in draft.s.observed.processes if p.state == "ready"}
+    answering = any(a in alive for r in routes.revisions for a in r.replicas)
+    return routes if answering else None
+
+
+def _comes_back(draft: Draft, name: str) -> bool:
+    """Whether a candidate that is down is only being started again.
+
+    One death is held through by the gateway, so that its share of the requests stays its own; after a
+    second in a row the champion takes the share back.
+    """
+    prefix = revision(name, draft.rollouts[name].candidate)
+    replicas = [m for n, m in draft.processes.items() if n.rsplit("-", 1)[0] == prefix]
+    return bool(replicas) and all(m.failures <= 1 for m in replicas)
+
+
+def _ready(draft: Draft, name: str, number: str, endpoint: Endpoint) -> tuple[str, ...]:
+    names = [f"{revision(name, number)}-{i}" for i in range(endpoint.replicas.low)]
+    seen = [draft.process(n) for n in names]
+    return tuple(p.address for p in seen if p is not None and p.state == "ready")
+
+
+def _stop_others(draft: Draft, wanted: set[str]) -> None:
+    """Stop what is not wanted, a replica only after no worker can still route to it."""
+    observed = draft.s.observed
+    routed: set[str] = set()
+    if observed.routes is not None:
+        routed = {a for e in observed.routes.endpoints.values() for r in e.revisions for a in r.replicas}
+    acked = gateways_acked(draft)
+    for seen in observed.processes:
+        if seen.name in wanted or seen.kind == "run":
+            continue
+        if seen.state in ("exited", "lost"):
+            draft.processes.pop(seen.name, None)
+            continue
+        if seen.state == "stopping":
+            draft.wait(seen.name, "stops", self_ending=True)
+            continue
+        epoch = observed.routes.epoch if observed.routes else 0
+        still = acked and (any(e < epoch for e in acked.values()) or seen.address in routed)
+        if seen.kind == "replica" and still:
+            draft.wait(seen.name, "stops when no gateway worker routes to it any more", self_ending=True)
+            continue
+        if draft.do(StopProcess(seen.name, seen.generation), f"{seen.name} is not wanted any more", keeps=True):
+            draft.wait(seen.name, "stops", self_ending=True)

@@ -1,0 +1,313 @@
+"""Every prediction and every truth, each once: the store that monitoring, metering and reports read.
+
+What this is: `PredictionStore` takes the gateway's segment files into `predictions.db`. The rows of a piece of a
+file and the offset after it are committed together, so a record counts once whatever is killed. Who calls it: the
+controller (one writer), which takes in and asks for `samples` each cycle; the command line and reports read.
+What it must never do: be on the path of a request, or let the order of arrival change a reading.
+
+Which record counts, for one (endpoint, id, role, revision): a success before a refusal before a failure; then the
+earliest `at`; then the smaller numbers, so that it does not matter which was read first. A live id that two
+revisions answered counts for the earlier answer; a revision's failure stays evidence against it. Of several
+truths the one with the latest `at` wins; a truth may come before its prediction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mainspring.decide.price import Usage
+from mainspring.errors import EnvironmentError_
+from mainspring.loop.readings import Query, Readings
+from mainspring.monitoring import answers, lookups
+from mainspring.monitoring.segments import Batch, Layout, decode, split
+
+PIECE = 8 << 20  # bytes read at a time: some 6,000 records of 20 inputs
+KEEP = 86400.0  # real seconds that a finished segment is kept at least
+SCHEMA = 1
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS predictions (
+  endpoint TEXT NOT NULL, id TEXT NOT NULL, role INTEGER NOT NULL, revision TEXT NOT NULL, version TEXT NOT NULL,
+  row INTEGER NOT NULL, at REAL NOT NULL, rank INTEGER NOT NULL, status INTEGER NOT NULL, seconds REAL NOT NULL,
+  upstream REAL NOT NULL, compute REAL NOT NULL, tries INTEGER NOT NULL, score REAL, layout INTEGER, inputs BLOB,
+  error TEXT NOT NULL, UNIQUE (endpoint, id, role, revision));
+CREATE INDEX IF NOT EXISTS predictions_at ON predictions (endpoint, at, id);
+CREATE TABLE IF NOT EXISTS truths (
+  endpoint TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL,
+  PRIMARY KEY (endpoint, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, names TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS segments (
+  name TEXT PRIMARY KEY, offset INTEGER NOT NULL, records INTEGER NOT NULL, bad INTEGER NOT NULL,
+  gone INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS owed (
+  segment TEXT NOT NULL, endpoint TEXT NOT NULL, id TEXT NOT NULL, revision TEXT NOT NULL,
+  PRIMARY KEY (segment, endpoint, id, revision)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tallies (
+  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL, day INTEGER NOT NULL,
+  records INTEGER NOT NULL, compute INTEGER NOT NULL,
+  PRIMARY KEY (endpoint, revision, role, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forgotten (
+  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL,
+  requests INTEGER NOT NULL, predictions INTEGER NOT NULL, errors INTEGER NOT NULL, refused INTEGER NOT NULL,
+  PRIMARY KEY (endpoint, revision, role)) WITHOUT ROWID;
+"""
+_BETTER = ", ".join(
+    f"{{0}}.{column}" for column in ("rank", "at", "seconds", "upstream", "compute", "tries", "status")
+) + ", ifnull({0}.score, -1), ifnull({0}.inputs, x''), {0}.version"
+_KEPT = ("version", "row", "at", "rank", "status", "seconds", "upstream", "compute", "tries", "score", "layout",
+         "inputs", "error")  # fmt: skip
+_PUT = (
+    f"INSERT INTO predictions VALUES ({', '.join('?' * 17)}) ON CONFLICT (endpoint, id, role, revision) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in _KEPT)
+    + f" WHERE ({_BETTER.format('excluded')}) < ({_BETTER.format('predictions')})"
+)
+_PUT_TRUTH = (
+    "INSERT INTO truths VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, id) DO UPDATE SET at = excluded.at, "
+    "value = excluded.value WHERE (excluded.at, excluded.value) > (truths.at, truths.value)"
+)
+_PUT_TALLY = (
+    "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, revision, role, day) DO UPDATE SET "
+    "records = records + excluded.records, compute = compute + excluded.compute"
+)
+_PUT_SEGMENT = (
+    "INSERT INTO segments (name, offset, records, bad) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+    "offset = excluded.offset, records = records + excluded.records, bad = bad + excluded.bad"
+)
+
+
+class PredictionStore:
+    """`predictions.db`, and the segment files that it is fed from. Safe to share between threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        segments: Path,
+        artefacts: Callable[[str, str], Path | None],
+        truth_fields: Mapping[str, str] | None = None,
+        read_only: bool = False,
+    ) -> None:
+        """Open or create the store.
+
+        `artefacts` gives the folder of (model, version), or None. `truth_fields` names the outcome's field by
+        endpoint; without it, a truth of several fields counts by the first by name. `read_only` is for a second
+        process (the command line): it never creates or writes. Raises `EnvironmentError_`.
+        """
+        self._segments = segments
+        self._artefacts = artefacts
+        self._fields = dict(truth_fields or {})
+        self._lock = threading.RLock()
+        self._references = answers.References(artefacts)
+        try:
+            if read_only:
+                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._db = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
+            self._db.isolation_level = None  # transactions are begun and ended below, by name
+            if not read_only:
+                self._prepare()
+            self._layouts: dict[Layout, int] = {
+                tuple(json.loads(names)): number for number, names in self._db.execute("SELECT id, names FROM layouts")
+            }
+        except (sqlite3.Error, OSError) as error:
+            raise _not_written(path, error) from error
+        self._path = path
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")  # after a power loss the tail is taken in again
+        self._db.execute("PRAGMA cache_size = -65536")
+        self._db.execute("PRAGMA wal_autocheckpoint = 8000")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA):
+            raise sqlite3.DatabaseError(f"its schema is `{version}`, this version knows `{SCHEMA}`")
+        self._db.executescript(_TABLES)
+        self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def close(self) -> None:
+        """Close the database; the store is of no use afterwards."""
+        with self._lock:
+            self._db.close()
+
+    # Taking in
+
+    def ingest(self) -> int:
+        """Take in every complete line that was not taken in before; give the number of records.
+
+        Lines that are no record are counted (`segments()`) and skipped; a file that cannot be read is left for the
+        next time. Raises `EnvironmentError_` when the database cannot be written: nothing is lost, call it again.
+        """
+        with self._lock:
+            known = dict(self._db.execute("SELECT name, offset FROM segments"))
+            return sum(self._take(file, known.get(file.name, 0)) for file in sorted(self._segments.glob("*.jsonl")))
+
+    def _take(self, file: Path, offset: int) -> int:
+        taken = 0
+        try:
+            with file.open("rb", buffering=0) as stream:
+                stream.seek(offset)
+                while True:
+                    lines, length = split(_piece(stream.fileno()))
+                    if not length:
+                        return taken
+                    offset += length
+                    os.lseek(stream.fileno(), offset, os.SEEK_SET)
+                    batch = decode(lines, self._fields)
+                    self._commit(file.name, offset, batch)
+                    taken += batch.records
+        except FileNotFoundError:
+            return taken
+        except OSError:
+            return taken  # seen again at the next call; `segments()` shows how far it got
+
+    def _commit(self, name: str, offset: int, batch: Batch) -> None:
+        with self._writing():
+            rows = [self._numbered(row) for row in batch.rows]
+            self._db.executemany(_PUT, rows)
+            self._db.executemany(_PUT_TRUTH, batch.truths)
+            self._db.executemany("INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?)", [(name, *o) for o in batch.owed])
+            self._db.executemany(_PUT_TALLY, [(*key, *value) for key, value in batch.tallies.items()])
+            self._db.execute(_PUT_SEGMENT, (name, offset, batch.records, batch.bad))
+
+    def _numbered(self, row: tuple[object, ...]) -> tuple[object, ...]:
+        layout = row[14]
+        if layout is None:
+            return row
+        number = self._layouts.get(layout)  # type: ignore[call-overload]
+        if number is None:
+            names = json.dumps(layout)
+            self._db.execute("INSERT OR IGNORE INTO layouts (names) VALUES (?)", (names,))
+            number = self._db.execute("SELECT id FROM layouts WHERE names = ?", (names,)).fetchone()[0]
+            self._layouts[layout] = number  # type: ignore[index]
+        return (*row[:14], number, *row[15:])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._layouts = {k: v for k, v in self._layouts.items() if self._has_layout(v)}
+            if isinstance(error, sqlite3.Error):
+                raise _not_written(self._path, error) from error
+            raise
+
+    def _has_layout(self, number: int) -> bool:
+        return self._db.execute("SELECT 1 FROM layouts WHERE id = ?", (number,)).fetchone() is not None
+
+    # Asking
+
+    def samples(self, wanted: Iterable[Query]) -> Readings:
+        """Answer each query from what was taken in, or say why it is unknown (`loop.ports.MetricSource`)."""
+        with self._lock:
+            return {query: answers.answer(self._db, self._references, query) for query in wanted}
+
+    def counts(self, endpoint: str) -> lookups.Counts:
+        """Count distinct requests, predictions, errors and repeats since the beginning."""
+        with self._lock:
+            return lookups.counts(self._db, endpoint)
+
+    def endpoints(self) -> tuple[str, ...]:
+        """Name every endpoint that has a record."""
+        with self._lock:
+            return tuple(name for (name,) in self._db.execute("SELECT DISTINCT endpoint FROM tallies ORDER BY 1"))
+
+    def by_month(self, endpoint: str) -> tuple[lookups.Month, ...]:
+        """Count and judge the live answers by calendar month (UTC) of event time, in order."""
+        with self._lock:
+            return lookups.by_month(self._db, endpoint)
+
+    def rows(self, endpoint: str, since: float, until: float) -> Iterator[lookups.Told]:
+        """Give the live answers with event time in [since, until), in the order of (at, id)."""
+        with self._lock:
+            return lookups.rows(self._db, endpoint, since, until)
+
+    def inputs(self, endpoint: str, since: float, until: float) -> Iterator[lookups.Asked]:
+        """Give what was asked, for the live answers with event time in [since, until), in the order of (at, id)."""
+        with self._lock:
+            return lookups.inputs(self._db, endpoint, since, until)
+
+    def outputs(self, endpoint: str, ids: Iterable[str]) -> dict[str, lookups.Told]:
+        """Give the live answers of these ids; an id that has none is left out."""
+        with self._lock:
+            return lookups.outputs(self._db, endpoint, ids)
+
+    def usage(self) -> tuple[Usage, ...]:
+        """Say what each revision did, for the meter: compute counts every record, repeats included."""
+        with self._lock:
+            return lookups.usage(self._db)
+
+    def segments(self) -> tuple[lookups.Segment, ...]:
+        """Show each segment file: how far it was taken in, and how many of its lines were no records."""
+        with self._lock:
+            return lookups.segments(self._db, self._segments)
+
+    # Keeping small
+
+    def forget(self, before: float) -> int:
+        """Delete predictions and truths with event time before `before`; totals and usage keep counting them."""
+        with self._lock, self._writing():
+            return lookups.forget(self._db, before)
+
+    def collect(self, alive_boots: Iterable[str], now: float) -> tuple[str, ...]:
+        """Delete finished segment files and name them; `now` is real time, POSIX seconds.
+
+        Finished: taken in to the last complete line; its boot (`<worker>-<boot>-<number>.jsonl`) is not alive, so
+        nothing is appended; not written to for a day; and every mirror copy that its records owe is logged, since
+        a gateway sends owed copies again from its old segments when it starts.
+        """
+        alive = set(alive_boots)
+        with self._lock:
+            return tuple(
+                seen.name
+                for seen in lookups.segments(self._db, self._segments)
+                if not seen.gone
+                and not any(boot in seen.name for boot in alive)
+                and lookups.settled(self._db, seen.name)
+                and self._remove(seen.name, now)
+            )
+
+    def _remove(self, name: str, now: float) -> bool:
+        file = self._segments / name
+        try:
+            if now - file.stat().st_mtime < KEEP:
+                return False
+            with file.open("rb") as stream:
+                stream.seek(self._db.execute("SELECT offset FROM segments WHERE name = ?", (name,)).fetchone()[0])
+                torn = stream.read()
+            if b"\n" in torn:
+                return False  # not taken in yet
+            with self._writing():
+                self._db.execute("UPDATE segments SET gone = 1, bad = bad + ? WHERE name = ?", (bool(torn), name))
+                self._db.execute("DELETE FROM owed WHERE segment = ?", (name,))
+            file.unlink()
+        except OSError:
+            return False
+        return True
+
+
+def _piece(descriptor: int) -> bytes:
+    """Read a piece with at least one complete line, or what there is."""
+    data = os.read(descriptor, PIECE)
+    pieces = [data]
+    while len(data) == PIECE and b"\n" not in data:
+        data = os.read(descriptor, PIECE)
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+def _not_written(path: Path, error: Exception) -> EnvironmentError_:
+    return EnvironmentError_(
+        "predictions-not-open",
+        f"the prediction store `{path}` cannot be read or written: {error}",
+        "mainspring doctor",
+    )

@@ -1,0 +1,234 @@
+"""The gateway's record files, read: lines to rows, without ever trusting a line.
+
+What this is: `decode` turns complete lines into rows for the prediction store; `split` cuts what was read at the last
+newline. Who calls it: `predictions.py`. What it must never do: raise for a bad line (it is counted and skipped), or
+keep a number that is not finite.
+
+A request of several rows (tensors of shape [n] or [n, 1]) becomes n rows with ids `id`, `id#1`, `id#2`, ...; the
+truth of `id` belongs to the first. Inputs are kept as one MessagePack list of values in the order of their layout
+(the names), which is some eight times smaller than the request.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+LIVE, MIRROR = 0, 1
+OK, REFUSED, FAILED = 0, 1, 2  # rank of an answer: 2xx; the client's own fault (1xx, 3xx, 4xx); nobody's answer or 5xx
+_SANE = 1e11  # seconds; an event time or duration beyond is no time
+_LONGEST = 1e6  # seconds; a request that claims more is not believed
+_MOST_ROWS = 100_000
+DAY = 86400.0
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    name: str = ""
+    shape: list[int] = []
+    datatype: str = ""
+    data: Any = None
+
+
+class _Prediction(msgspec.Struct, tag_field="k", tag="p", gc=False):
+    endpoint: str
+    id: str
+    at: float
+    revision: str
+    version: str
+    role: str
+    status: int
+    seconds: float
+    upstream: float
+    compute: float
+    tries: int
+    inputs: msgspec.Raw = msgspec.Raw(b"null")
+    outputs: msgspec.Raw = msgspec.Raw(b"null")
+    owes: str = ""
+    error: str = ""
+
+
+class _Truth(msgspec.Struct, tag_field="k", tag="t", gc=False):
+    endpoint: str
+    id: str
+    at: float
+    truth: dict[str, float | bool] = {}
+
+
+_lines = msgspec.json.Decoder(_Prediction | _Truth)
+_tensors = msgspec.json.Decoder(list[_Tensor])
+_pack = msgspec.msgpack.Encoder().encode
+
+Row = tuple[Any, ...]
+"""endpoint, id, role, revision, version, row, at, rank, status, seconds, upstream, compute, tries, score, layout,
+inputs, error."""
+Layout = tuple[str, ...]
+Tally = tuple[str, str, int, int]
+"""endpoint, revision, role, day."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the lines of one piece of a segment say."""
+
+    rows: list[Row] = field(default_factory=list)
+    truths: list[tuple[str, str, float, float]] = field(default_factory=list)  # endpoint, id, at, value
+    owed: list[tuple[str, str, str]] = field(default_factory=list)  # endpoint, id, mirror revision
+    tallies: dict[Tally, list[int]] = field(default_factory=dict)  # [records, compute in nanoseconds]
+    records: int = 0
+    bad: int = 0
+
+
+def split(data: bytes) -> tuple[bytes, int]:
+    """Give the complete lines at the start of `data`, and how many bytes they are."""
+    end = data.rfind(b"\n") + 1
+    return data[:end], end
+
+
+def decode(lines: bytes, truth_fields: dict[str, str]) -> Batch:
+    """Read complete lines; a line that is not a record is counted in `bad`."""
+    batch = Batch()
+    try:
+        records = _lines.decode_lines(lines)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        records = _one_by_one(lines, batch)
+    for record in records:
+        if isinstance(record, _Prediction):
+            _prediction(record, batch)
+        else:
+            _truth(record, batch, truth_fields)
+    return batch
+
+
+def _one_by_one(lines: bytes, batch: Batch) -> list[_Prediction | _Truth]:
+    records = []
+    for line in lines.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            records.append(_lines.decode(line))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            batch.bad += 1
+    return records
+
+
+def _truth(record: _Truth, batch: Batch, fields: dict[str, str]) -> None:
+    name = fields.get(record.endpoint) or min(record.truth, default="")
+    value = record.truth.get(name)
+    if value not in (0, 1) or not record.id or not abs(record.at) < _SANE:
+        batch.bad += 1
+        return
+    batch.records += 1
+    batch.truths.append((record.endpoint, record.id, record.at, float(value)))
+
+
+def _prediction(r: _Prediction, batch: Batch) -> None:
+    if not (
+        r.id
+        and abs(r.at) < _SANE
+        and 0.0 <= r.compute < _LONGEST
+        and 0.0 <= r.seconds < _LONGEST
+        and 0.0 <= r.upstream < _LONGEST
+        and 0 <= r.status < 1000
+        and 0 <= r.tries < 1000
+        and r.role in ("live", "mirror")
+    ):
+        batch.bad += 1
+        return
+    batch.records += 1
+    role = LIVE if r.role == "live" else MIRROR
+    tally = batch.tallies.setdefault((r.endpoint, r.revision, role, int(r.at // DAY)), [0, 0])
+    tally[0] += 1
+    tally[1] += round(r.compute * 1e9)
+    if r.owes:
+        batch.owed.append((r.endpoint, r.id, r.owes))
+    status = r.status
+    rank = OK if 200 <= status < 300 else FAILED if status == 0 or status >= 500 else REFUSED
+    scores = _scores(r.outputs) if rank == OK else [None]
+    layout, inputs = _inputs(r.inputs, len(scores)) if role == LIVE else (None, None)
+    for row, score in enumerate(scores):
+        first = row == 0
+        batch.rows.append(
+            (
+                r.endpoint,
+                r.id if first else f"{r.id}#{row}",
+                role,
+                r.revision,
+                r.version,
+                row,
+                r.at,
+                rank,
+                status,
+                r.seconds,
+                r.upstream,
+                r.compute if first else 0.0,
+                r.tries,
+                score,
+                layout,
+                inputs[row] if inputs is not None else None,
+                r.error,
+            )
+        )
+
+
+def _decoded(raw: msgspec.Raw) -> list[_Tensor]:
+    try:
+        return _tensors.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return []  # `null`, or nothing that this protocol knows
+
+
+def _flat(data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        return []
+    if any(isinstance(value, list) for value in data):
+        return [leaf for value in data for leaf in (_flat(value) if isinstance(value, list) else [value])]
+    return data
+
+
+def _scores(raw: msgspec.Raw) -> list[float | None]:
+    """Take the first numeric output; of several columns the last (the positive class) counts."""
+    for tensor in _decoded(raw):
+        data = _flat(tensor.data)
+        rows = tensor.shape[0] if tensor.shape else len(data)
+        if data and 0 < rows <= _MOST_ROWS and len(data) % rows == 0 and tensor.datatype not in ("BYTES", "BOOL"):
+            width = len(data) // rows
+            return [_number(value) for value in data[width - 1 :: width]]
+    return [None]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _inputs(raw: msgspec.Raw, rows: int) -> tuple[Layout | None, list[bytes] | None]:
+    """Pack the inputs of each row; None when they do not come to `rows` rows."""
+    tensors = _decoded(raw)
+    if not tensors:
+        return None, None
+    try:
+        if rows == 1:
+            values = [t.data[0] if type(t.data) is list and len(t.data) == 1 else _flat(t.data) for t in tensors]
+            return tuple([t.name for t in tensors]), [_pack(values)]
+        columns = [_rows_of(_flat(tensor.data), rows) for tensor in tensors]
+        packed = [_pack([column[i] for column in columns]) for i in range(rows)]
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return None, None
+    return tuple([t.name for t in tensors]), packed
+
+
+def _rows_of(data: list[Any], rows: int) -> list[Any]:
+    if len(data) == rows:
+        return data
+    width = len(data) // rows
+    if width == 0 or width * rows != len(data):
+        raise ValueError("not a multiple of the rows")
+    return [data[i * width : (i + 1) * width] for i in range(rows)]

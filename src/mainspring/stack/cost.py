@@ -1,0 +1,56 @@
+"""Section 6, `cost`: what it may spend."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import field_validator
+
+from mainspring.stack.base import Section
+from mainspring.stack.units import Budget, Rate, dollars
+
+_ACTION = re.compile(r"^\d+(\.\d+)?% (warn|stop retraining)$")
+_REPORT = re.compile(r"per [1-9][0-9]{0,8} predictions")
+
+
+class Cost(Section):
+    """What it may spend, and how costs are told."""
+
+    budget: Budget | None = None
+    """The most for the whole stack, such as `$100/month`."""
+    training: str | None = None
+    """The most for one run, such as `$5/run`."""
+    when_over: tuple[str, ...] = ("80% warn", "100% stop retraining")
+    """What happens at which share of the budget: `warn` or `stop retraining`."""
+    report: str = "per 1000 predictions"
+    """The unit that costs are told in."""
+
+    @field_validator("when_over")
+    @classmethod
+    def _known(cls, actions: tuple[str, ...]) -> tuple[str, ...]:
+        for action in actions:
+            if not _ACTION.match(action):
+                raise ValueError(f"`{action}` is not known: write `80% warn` or `100% stop retraining`")
+        return actions
+
+    @field_validator("training")
+    @classmethod
+    def _per_run(cls, training: str | None) -> str | None:
+        if training is not None:
+            amount, _, unit = training.partition("/")
+            if unit.strip() != "run":
+                raise ValueError(f"`{training}` is not a bound on a run: write `$5/run`")
+            dollars(amount)
+        return training
+
+    @field_validator("report")
+    @classmethod
+    def _unit(cls, report: str) -> str:
+        if not _REPORT.fullmatch(report):
+            raise ValueError(f"`{report}` is not a unit to tell costs in: write `per 1000 predictions`")
+        return report
+
+    @property
+    def budget_rate(self) -> Rate | None:
+        """The budget as dollars in a period."""
+        return self.budget

@@ -1,0 +1,66 @@
+"""What a stack file says that this version reads but does not act on yet, told plainly.
+
+What this is: one table and one pure function. Who calls it: `validate`, `plan`, `up`. What it must never do: stop
+anybody; a note is not an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mainspring.stack.model import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth knowing about a file that is right."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+def notes(stack: Stack) -> tuple[Note, ...]:
+    """All notes on a stack, in the file's order of sections."""
+    return (*_serving(stack), *_pipelines(stack), *_monitoring(stack), *_cost(stack))
+
+
+def _serving(stack: Stack) -> Iterator[Note]:
+    made = {pipeline.produces for pipeline in stack.pipelines.values()}
+    for name, endpoint in stack.serving.items():
+        if endpoint.model_name not in made:
+            message = f"no pipeline here produces `{endpoint.model_name}`: a version has to be registered by hand"
+            yield Note(f"serving.{name}.model", message)
+        if endpoint.scale is not None or endpoint.replicas.low != endpoint.replicas.high:
+            low = endpoint.replicas.low
+            message = f"the number of replicas does not follow the load yet: {low} will run"
+            yield Note(f"serving.{name}.{'scale' if endpoint.scale else 'replicas'}", message)
+
+
+def _pipelines(stack: Stack) -> Iterator[Note]:
+    for name, pipeline in stack.pipelines.items():
+        if not stack.serving:
+            yield Note(f"pipelines.{name}", "no endpoint in `serving` follows what this makes")
+        if "features" not in pipeline.steps:
+            message = "no step called `features`: requests carry the model's own inputs"
+            yield Note(f"pipelines.{name}.steps", message)
+
+
+def _monitoring(stack: Stack) -> Iterator[Note]:
+    for name, alert in stack.monitoring.alerts.items():
+        if alert.to != "console":
+            message = f"nobody is called yet: events go to the event log, not to `{alert.to}`"
+            yield Note(f"monitoring.alerts.{name}.to", message)
+    watched = {watch for pipeline in stack.pipelines.values() for watch in pipeline.retrain.when}
+    for section, names in (("drift", stack.monitoring.drift), ("quality", stack.monitoring.quality)):
+        for name in names:
+            if name not in watched:
+                yield Note(f"monitoring.{section}.{name}", "watched and shown; no pipeline retrains when it fires")
+
+
+def _cost(stack: Stack) -> Iterator[Note]:
+    if stack.cost.budget is None and "when_over" in stack.cost.model_fields_set:
+        yield Note("cost.when_over", "there is no `budget` to be over")
