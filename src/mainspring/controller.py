@@ -187,7 +187,7 @@ class Controller:
         self._went_well(number, plan)
         if self._down and self._all_down(plan):
             LOG.info("everything is down")
-            self._stop.set()
+            self.stop()
             return 0.0
         if plan.quiet and not self._down:
             self._busy = BUSY

@@ -130,9 +130,7 @@ class Here:
     def reborn(self) -> LocalWorld:
         """The world as a new controller would see it."""
         stack = self.base / "mainspring.yaml"
-        return LocalWorld(
-            self.state, stack, self.registry, self.runs, self.clock.mono, sys.executable, self.programs
-        )
+        return LocalWorld(self.state, stack, self.registry, self.runs, self.clock.mono, sys.executable, self.programs)
 
     def how(self, what: str) -> None:
         """Tell the stand-in replica how to behave."""

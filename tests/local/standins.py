@@ -1,5 +1,7 @@
 """Stand-in programs: they speak the command lines and files of the real ones, and need the standard library only."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -7,25 +9,28 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 
-def write(path, value):
+def write(path: str, value: object) -> None:
     """Write JSON whole."""
     with open(path + ".tmp-x", "w") as file:
         json.dump(value, file)
     os.replace(path + ".tmp-x", path)
 
 
-def read(path):
+def read(path: str) -> dict[str, Any]:
     """Read JSON; {} when there is none."""
     try:
         with open(path) as file:
-            return json.load(file)
+            found: dict[str, Any] = json.load(file)
+            return found
     except (OSError, ValueError):
         return {}
 
 
-def serve(options, each_turn):
+def serve(options: argparse.Namespace, each_turn: Callable[[], None]) -> None:
     """Listen, announce, and turn until a SIGTERM."""
     door = socket.create_server(("127.0.0.1", int(options.port or 0)))
     host, port = door.getsockname()
@@ -35,7 +40,7 @@ def serve(options, each_turn):
         time.sleep(0.02)
 
 
-def replica(options):
+def replica(options: argparse.Namespace) -> None:
     """A replica; what it does may be in the artefact."""
     how = read(os.path.join(options.artefact, "manifest.json")).get("how", "")
     if how == "broken":
@@ -51,11 +56,11 @@ def replica(options):
     serve(options, lambda: None)
 
 
-def gateway(options):
+def gateway(options: argparse.Namespace) -> None:
     """A gateway that acknowledges."""
     seen = [None]
 
-    def look():
+    def look() -> None:
         epoch = read(options.routes).get("epoch")
         if epoch is not None and epoch != seen[0]:
             seen[0] = epoch
@@ -65,7 +70,7 @@ def gateway(options):
     serve(options, look)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """A run: its pipeline's name says how it goes."""
     spec = read(os.path.join(options.run, "spec.json"))
     write(os.path.join(options.run, "state.json"), {"attempt": spec["attempt"]})

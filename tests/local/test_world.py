@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mainspring.testing.conformance import WorldConformance
-from parts import Here, here
+
+from .parts import Here, here
 
 
 class TestLocalWorld(WorldConformance):

@@ -43,7 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "drift": ("drift:drift", "Show how far inputs and predictions have moved."),
     "cost": ("cost:cost", "Show what it costs."),
 }
-"""Each verb: `module:command` in `mainspring.cli`, and its line of help. A verb whose module is not there is not listed."""
+"""Each verb: `module:command` in `mainspring.cli`, and its line of help. A missing module is not listed."""
 
 
 class Verbs(click.Group):
@@ -69,7 +69,7 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; an unknown one is an error that names the nearest."""
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            import difflib  # noqa: PLC0415 - only for this error
+            import difflib
 
             near = difflib.get_close_matches(args[0][:40], self.list_commands(ctx), n=1)
             meant = f"; did you mean `{near[0]}`?" if near else ""
@@ -128,7 +128,9 @@ def status(arguments: list[str]) -> int:
     """Run one command line; give the exit status."""
     options = Options(color=_color())
     try:
-        done = cli.main(arguments, prog_name="mainspring", standalone_mode=False, obj=options, color=_click_color(arguments))
+        done = cli.main(
+            arguments, prog_name="mainspring", standalone_mode=False, obj=options, color=_click_color(arguments)
+        )
     except StackError as error:
         _problems(error)
         return _end(error, options)
@@ -145,7 +147,7 @@ def status(arguments: list[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:  # noqa: BLE001 - the last resort: any slip of ours becomes one line and a log
+    except Exception as error:
         return _unexpected(error, options)
     return done if isinstance(done, int) else 0
 
@@ -183,13 +185,13 @@ def _end(error: MainspringError, options: Options) -> int:
 
 
 def _trace(error: Exception) -> str:
-    import traceback  # noqa: PLC0415 - only when something went wrong
+    import traceback
 
     return "".join(traceback.format_exception(error))
 
 
 def _usage(error: click.ClickException) -> int:
-    """click's complaint in our form. No verb at all shows the help."""
+    """Click's complaint in our form. No verb at all shows the help."""
     ctx = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         click.echo(error.format_message(), err=True)
@@ -215,8 +217,8 @@ def _unexpected(error: Exception, options: Options) -> int:
 
 def _log(trace: str, options: Options) -> Path | None:
     """Write a traceback to the state folder's logs, or to the temporary folder."""
-    import tempfile  # noqa: PLC0415 - only when something went wrong
-    from datetime import datetime, timezone  # noqa: PLC0415 - only when something went wrong
+    import tempfile
+    from datetime import datetime, timezone
 
     now = datetime.now(timezone.utc)
     name = f"mainspring-{now:%Y%m%dT%H%M%SZ}-{os.getpid()}.log"

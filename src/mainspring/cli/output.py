@@ -61,7 +61,7 @@ pass_options = click.make_pass_decorator(Options, ensure=True)
 
 def cell(value: object) -> str:
     """A value as it stands in a table: `<none>` for nothing, no control characters."""
-    if value is None or value == "" or value == () or value == []:
+    if value in (None, "", (), []):
         return "<none>"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -111,7 +111,7 @@ def render(data: Any, fmt: str = "table", columns: Sequence[Column] | None = Non
     if fmt == "json":
         return json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)
     if fmt == "yaml":
-        import yaml  # noqa: PLC0415 - only where it is asked for
+        import yaml
 
         return yaml.safe_dump(plain(data), sort_keys=False, allow_unicode=True).rstrip()
     data = plain(data)

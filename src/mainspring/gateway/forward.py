@@ -38,12 +38,14 @@ class Outcome:
 
 
 async def forward(
-    table: Table, endpoint: str, choose: Choose, headers: bytes, body: bytes, timeout: float, tries: int = 2
-) -> Outcome:
+    table: Table, endpoint: str, choose: Choose, headers: bytes, body: bytes, timeout: float,
+    *, tries: int = 2, hold_unknown: bool = True,
+) -> Outcome:  # fmt: skip
     """Send a request to a replica of the revision that `choose` names, within `timeout` seconds.
 
     Returns the replica's answer, or an error of ours: 404 (the endpoint or revision is gone), 502
-    (`tries` replicas died of it), 503 (no replica in time), 504 (no answer in time).
+    (`tries` replicas died of it), 503 (no replica in time), 504 (no answer in time). While `choose`
+    names none, the request waits; without `hold_unknown` that is a 404.
     """
     until = time.monotonic() + timeout
     revision: Revision | None = None
@@ -52,8 +54,8 @@ async def forward(
         left = until - time.monotonic()
         known = table.endpoints.get(endpoint)
         revision = choose(known) if known is not None else None
-        if known is None or (revision is None and done):
-            return _failed(404, f"there is no endpoint `{endpoint}` any more", revision, done)
+        if known is None or (revision is None and not hold_unknown):
+            return _failed(404, f"what should answer for `{endpoint}` is not there any more", revision, done)
         upstream = revision.replica() if revision is not None else None
         if upstream is None or revision is None:
             if left <= 0:

@@ -7,6 +7,7 @@ the route table only.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 
 EDGES: tuple[float, ...] = tuple(round(0.0005 * 2 ** (i / 2), 9) for i in range(32))
 """Upper edges of the latency buckets, seconds."""
@@ -55,7 +56,7 @@ class Metrics:
         """Count a request that got no further."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
-    def text(self, extra: dict[str, float]) -> bytes:
+    def text(self, extra: Mapping[str, float]) -> bytes:
         """All of it in Prometheus' text format; `extra` are single figures by name."""
         lines: list[str] = []
         for (endpoint, revision, role), counts in self.counts.items():

@@ -105,25 +105,23 @@ class Mirror:
         started = time.perf_counter()
         headers = b"x-request-id: " + wire.header_safe(copy.id) + b"\r\n"
         body = _encode({"id": copy.id, "inputs": copy.inputs})
-        outcome = Outcome(0, b"", error="there is no endpoint")
+        outcome, deaths = Outcome(0, b""), 0
         for attempt in range(TRIES):
             left = SECONDS - (time.perf_counter() - started)
             if left <= 0:
                 break
             outcome = await forward(
-                self._table, copy.endpoint, lambda e: e.revisions.get(copy.revision), headers, body, left, tries=1
-            )
+                self._table, copy.endpoint, lambda e: e.revisions.get(copy.revision), headers, body, left,
+                tries=1, hold_unknown=False,
+            )  # fmt: skip
             outcome.tries = attempt + 1
-            if outcome.status < 500 or self._is_gone(copy):
+            deaths += outcome.status == 502
+            if outcome.is_answer or outcome.status == 404 or deaths == 2:
                 break
             await asyncio.sleep(0.02 * 2**attempt)
         if not outcome.is_answer:
             outcome.status = 0
         self._record(copy, outcome, time.perf_counter() - started)
-
-    def _is_gone(self, copy: Copy) -> bool:
-        endpoint = self._table.endpoints.get(copy.endpoint)
-        return endpoint is None or copy.revision not in endpoint.revisions
 
     def _record(self, copy: Copy, outcome: Outcome, seconds: float) -> None:
         outputs = None
@@ -147,11 +145,14 @@ class Mirror:
     async def quiet(self, seconds: float) -> bool:
         """Wait until the debts of now are paid and logged; False when that takes more than `seconds`."""
         last, until = self._number, time.monotonic() + seconds
-        while self._log.pending or any(debt.number <= last for debt in self._owed.values()):
+        while self._log.pending or self._oldest() <= last:
             if time.monotonic() >= until:
                 return False
             await asyncio.sleep(0.005)
         return True
+
+    def _oldest(self) -> int:
+        return next((debt.number for debt in self._owed.values()), self._number + 1)
 
     async def keep(self, every: float = 1.0) -> None:
         """Note how far the files are settled, for the next boot; for as long as it runs."""
@@ -238,7 +239,7 @@ class Settled:
                         continue
                     if record.role == "mirror":
                         paid.add((record.endpoint, record.id, record.revision))
-                    elif record.owes and record.inputs is not None:
+                    elif record.owes and bytes(record.inputs) != b"null":
                         copy = Copy(record.endpoint, record.id, record.owes, record.at, record.inputs)
                         owed.setdefault(copy.key, (copy, place))
         except OSError as error:
@@ -254,15 +255,18 @@ class _Line(msgspec.Struct):
     revision: str
     role: str
     owes: str = ""
-    inputs: msgspec.Raw | None = None
+    inputs: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _line: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
 
 
+_OWES_NOTHING = b'"owes":"","error":"","k":"p"}\n'
+
+
 def _relevant(line: bytes) -> _Line | None:
     """A record that makes or pays a debt; None for others, and for torn lines."""
-    if not line.endswith(b"\n") or (b'"owes":""' in line and b'"role":"live"' in line):
+    if not line.endswith(b"\n") or (line.endswith(_OWES_NOTHING) and b'"role":"mirror"' not in line):
         return None
     try:
         return _line(line)

@@ -6,6 +6,7 @@ Who calls it: the gateway's server, forwarding and mirror. What it must never do
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -13,6 +14,7 @@ import msgspec
 
 MAX_ID = 256
 MAX_FEEDBACK = 10_000
+_NOT_JSON = re.compile(rb"(?<![\w\"])(?:NaN|-?Infinity)(?![\w\"])")
 _LATEST = 253402300799.0  # the last second of the year 9999
 _VISIBLE = "".join(chr(c) for c in range(0x21, 0x7F) if c != 0x25)
 
@@ -79,3 +81,8 @@ def header_safe(id: str) -> bytes:
     if id.isascii() and id.isalnum():
         return id.encode()
     return quote_from_bytes(id.encode("utf-8", "surrogatepass"), safe=_VISIBLE).encode()
+
+
+def names_nan(body: bytes, error: Exception) -> bool:
+    """Whether a body that did not parse has NaN or Infinity as a value."""
+    return not isinstance(error, msgspec.ValidationError) and _NOT_JSON.search(body) is not None

@@ -14,6 +14,7 @@ from mainspring.loop.snapshot import Request
 from mainspring.loop.window import rollout_queries
 from mainspring.stack.serving import Endpoint
 
+OVERDUE = 600.0  # seconds between looks at a stage whose time is up but whose data is not there
 DEFAULT_MARGIN = 0.005  # Brier; where no gate says otherwise
 
 
@@ -127,7 +128,7 @@ def _takes_traffic(draft: Draft, rollout: RolloutMemory) -> bool:
 def _loops(draft: Draft, rollout: RolloutMemory) -> bool:
     prefix = revision(rollout.endpoint, rollout.candidate)
     limit = draft.s.desired.stack.orchestration.restarts.count
-    return any(m.failures > limit for n, m in draft.processes.items() if n.rsplit("-", 1)[0] == prefix)
+    return any(m.failures >= limit for n, m in draft.processes.items() if n.rsplit("-", 1)[0] == prefix)
 
 
 def _decide(draft: Draft, rollout: RolloutMemory, stage: StagePinned) -> None:
@@ -146,7 +147,8 @@ def _decide(draft: Draft, rollout: RolloutMemory, stage: StagePinned) -> None:
         _next(draft, rollout)
     else:
         draft.wait(about, f"{stage.kind} of version {rollout.candidate}: {verdict.message}")
-        draft.wakes.append(draft.now.wall + max(1.0, stage.seconds - elapsed))
+        rest = stage.seconds - elapsed
+        draft.wakes.append(draft.now.wall + (rest if rest > 0 else OVERDUE))
 
 
 def _next(draft: Draft, rollout: RolloutMemory) -> None:

@@ -36,8 +36,8 @@ from mainspring.loop.readings import (
 from mainspring.monitoring.segments import DAY, FAILED, LIVE, MIRROR, OK
 
 BINS = 1000
-FIRST = f"""NOT EXISTS (SELECT 1 FROM predictions o WHERE o.endpoint = p.endpoint AND o.id = p.id
- AND o.role = {LIVE} AND o.rank = {OK} AND o.revision <> p.revision AND (o.at, o.revision) < (p.at, p.revision))"""
+FIRST = f"""NOT EXISTS (SELECT 1 FROM predictions o INDEXED BY predictions_key
+ WHERE o.endpoint = p.endpoint AND o.id = p.id AND o.role = {LIVE} AND o.rank = {OK} AND o.revision <> p.revision AND (o.at, o.revision) < (p.at, p.revision))"""
 """A live answer `p` is the first that its id got, of all revisions."""
 COUNTS = f"(p.rank <> {OK} OR {FIRST})"
 """A live record `p` counts: a failure always does, a success when it is the first."""
@@ -77,8 +77,9 @@ def answer(db: sqlite3.Connection, references: References, query: Query) -> Read
             case QualityQuery():
                 return quality_of(
                     db.execute(
-                        "SELECT p.score, t.value FROM predictions p LEFT JOIN truths t "
-                        "ON t.endpoint = p.endpoint AND t.id = p.id WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? "
+                        "SELECT p.score, t.value FROM predictions p INDEXED BY predictions_at "
+                        "LEFT JOIN truths t ON t.endpoint = p.endpoint AND t.id = p.id "
+                        "WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? "
                         f"AND p.role = {LIVE} AND p.rank = {OK} AND p.score IS NOT NULL AND {FIRST} "
                         "ORDER BY p.at, p.id",
                         (query.endpoint, query.since, query.until),
@@ -93,8 +94,8 @@ def answer(db: sqlite3.Connection, references: References, query: Query) -> Read
 def _traffic(db: sqlite3.Connection, query: TrafficQuery) -> Traffic:
     role = LIVE if query.role == "live" else MIRROR
     rows = db.execute(
-        "SELECT p.rank, p.tries, p.upstream, p.compute FROM predictions p WHERE p.endpoint = ? AND p.at >= ? "
-        "AND p.at < ? AND p.revision = ? AND p.role = ? AND p.row = 0" + (f" AND {COUNTS}" if role == LIVE else ""),
+        "SELECT p.rank, p.tries, p.upstream, p.compute FROM predictions p INDEXED BY predictions_at "
+        "WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? AND p.revision = ? AND p.role = ? AND p.row = 0" + (f" AND {COUNTS}" if role == LIVE else ""),
         (query.endpoint, query.since, query.until, query.revision, role),
     ).fetchall()
     calm = np.array([upstream for rank, tries, upstream, _ in rows if rank == OK and tries == 1], dtype=np.float64)
@@ -107,8 +108,9 @@ def _traffic(db: sqlite3.Connection, query: TrafficQuery) -> Traffic:
     )
 
 
-_PAIRED = f"""SELECT live.id, live.at, shown.score, hidden.score, t.value FROM predictions live
- JOIN predictions mirror ON mirror.endpoint = live.endpoint AND mirror.id = live.id AND mirror.role = {MIRROR}
+_PAIRED = f"""SELECT live.id, live.at, shown.score, hidden.score, t.value FROM predictions live INDEXED BY predictions_at
+ JOIN predictions mirror INDEXED BY predictions_key
+ ON mirror.endpoint = live.endpoint AND mirror.id = live.id AND mirror.role = {MIRROR}
  AND mirror.revision = ? AND mirror.rank = {OK} AND mirror.score IS NOT NULL
  LEFT JOIN truths t ON t.endpoint = live.endpoint AND t.id = live.id
  WHERE live.endpoint = ? AND live.at >= ? AND live.at < ? AND live.role = {LIVE} AND live.revision = ?
@@ -179,7 +181,8 @@ def _drift(db: sqlite3.Connection, references: References, query: DriftQuery) ->
     unpack = msgspec.msgpack.Decoder(list[Any]).decode
     rows = 0
     for score, layout, packed in db.execute(
-        "SELECT p.score, p.layout, p.inputs FROM predictions p WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? "
+        "SELECT p.score, p.layout, p.inputs FROM predictions p INDEXED BY predictions_at "
+        "WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? "
         f"AND p.role = {LIVE} AND p.rank = {OK} AND {FIRST} ORDER BY p.at, p.id",
         (query.endpoint, query.since, query.until),
     ):

@@ -163,7 +163,8 @@ def inputs(db: sqlite3.Connection, endpoint: str, since: float, until: float) ->
     """Give what was asked in a stretch of event time, in the order of (at, id)."""
     layouts = {number: msgspec.json.decode(names) for number, names in db.execute("SELECT id, names FROM layouts")}
     found = db.execute(
-        "SELECT p.id, p.at, p.layout, p.inputs FROM predictions p WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? "
+        "SELECT p.id, p.at, p.layout, p.inputs FROM predictions p INDEXED BY predictions_at "
+        "WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? "
         f"AND p.role = {LIVE} AND p.rank = {OK} AND p.inputs IS NOT NULL AND {FIRST} ORDER BY p.at, p.id",
         (endpoint, since, until),
     ).fetchall()
@@ -236,7 +237,7 @@ def _size(file: Path) -> int:
 
 def settled(db: sqlite3.Connection, segment: str) -> bool:
     """Say whether every mirror copy that a segment's records owe has been logged, or its request forgotten."""
-    same = "SELECT 1 FROM predictions p WHERE p.endpoint = o.endpoint AND p.id = o.id"
+    same = "SELECT 1 FROM predictions p INDEXED BY predictions_key WHERE p.endpoint = o.endpoint AND p.id = o.id"
     waiting = db.execute(
         f"SELECT 1 FROM owed o WHERE o.segment = ? AND EXISTS ({same} AND p.role = {LIVE}) "
         f"AND NOT EXISTS ({same} AND p.role = {MIRROR} AND p.revision = o.revision) LIMIT 1",

@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS predictions (
   endpoint TEXT NOT NULL, id TEXT NOT NULL, role INTEGER NOT NULL, revision TEXT NOT NULL, version TEXT NOT NULL,
   row INTEGER NOT NULL, at REAL NOT NULL, rank INTEGER NOT NULL, status INTEGER NOT NULL, seconds REAL NOT NULL,
   upstream REAL NOT NULL, compute REAL NOT NULL, tries INTEGER NOT NULL, score REAL, layout INTEGER, inputs BLOB,
-  error TEXT NOT NULL, UNIQUE (endpoint, id, role, revision));
+  error TEXT NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS predictions_key ON predictions (endpoint, id, role, revision);
 CREATE INDEX IF NOT EXISTS predictions_at ON predictions (endpoint, at, id);
 CREATE TABLE IF NOT EXISTS truths (
   endpoint TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,6 +29,11 @@ class _Tensor(msgspec.Struct, gc=False):
     name: str = ""
     shape: list[int] = []
     datatype: str = ""
+    data: Any = None
+
+
+class _Input(msgspec.Struct, gc=False):  # what is kept of an input: reading less of it is a third faster
+    name: str = ""
     data: Any = None
 
 
@@ -59,6 +64,7 @@ class _Truth(msgspec.Struct, tag_field="k", tag="t", gc=False):
 
 _lines = msgspec.json.Decoder(_Prediction | _Truth)
 _tensors = msgspec.json.Decoder(list[_Tensor])
+_given = msgspec.json.Decoder(list[_Input])
 _pack = msgspec.msgpack.Encoder().encode
 
 Row = tuple[Any, ...]
@@ -173,9 +179,12 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
         )
 
 
-def _decoded(raw: msgspec.Raw) -> list[_Tensor]:
+_T = TypeVar("_T")
+
+
+def _decoded(raw: msgspec.Raw, decoder: msgspec.json.Decoder[list[_T]]) -> list[_T]:
     try:
-        return _tensors.decode(raw)
+        return decoder.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return []  # `null`, or nothing that this protocol knows
 
@@ -190,8 +199,8 @@ def _flat(data: Any) -> list[Any]:
 
 def _scores(raw: msgspec.Raw) -> list[float | None]:
     """Take the first numeric output; of several columns the last (the positive class) counts."""
-    for tensor in _decoded(raw):
-        data = _flat(tensor.data)
+    for tensor in _decoded(raw, _tensors):
+        data = tensor.data if type(tensor.data) is list and len(tensor.data) == 1 else _flat(tensor.data)
         rows = tensor.shape[0] if tensor.shape else len(data)
         if data and 0 < rows <= _MOST_ROWS and len(data) % rows == 0 and tensor.datatype not in ("BYTES", "BOOL"):
             width = len(data) // rows
@@ -211,7 +220,7 @@ def _number(value: Any) -> float | None:
 
 def _inputs(raw: msgspec.Raw, rows: int) -> tuple[Layout | None, list[bytes] | None]:
     """Pack the inputs of each row; None when they do not come to `rows` rows."""
-    tensors = _decoded(raw)
+    tensors = _decoded(raw, _given)
     if not tensors:
         return None, None
     try:

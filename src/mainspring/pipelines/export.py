@@ -21,9 +21,10 @@ def to_onnx(model: Any, columns: int) -> bytes:
     if isinstance(model, bytes):
         return model
     _check(model)
-    from skl2onnx import convert_sklearn  # type: ignore[import-untyped]
-    from skl2onnx.common.data_types import FloatTensorType  # type: ignore[import-untyped]
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
 
+    _plain_attributes()
     try:
         exported = convert_sklearn(
             model,
@@ -40,6 +41,25 @@ def to_onnx(model: Any, columns: int) -> bytes:
             "use a scikit-learn classifier that skl2onnx knows, fitted on an array of numbers, or return ONNX bytes",
         ) from error
     return bytes(exported.SerializeToString())
+
+
+def _plain_attributes() -> None:
+    """Make skl2onnx's attributes acceptable to protobuf 7, which takes no booleans where it wants whole numbers."""
+    from skl2onnx.common import _container
+
+    original = _container.make_node
+    if getattr(original, "takes_booleans", False):
+        return
+
+    def make_node(*arguments: Any, **attributes: Any) -> Any:
+        plain = {
+            name: [int(v) if isinstance(v, bool) else v for v in value] if isinstance(value, list) else value
+            for name, value in attributes.items()
+        }
+        return original(*arguments, **plain)
+
+    make_node.takes_booleans = True  # type: ignore[attr-defined]
+    _container.make_node = make_node
 
 
 def _check(model: Any) -> None:

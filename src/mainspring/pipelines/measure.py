@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +34,7 @@ def measure(
     truth: Array | None,
     candidate: Scorer,
     champion: Scorer | None,
+    *,
     champion_version: str,
     gates: Gates,
     checks: Mapping[str, Callable[..., Any]],

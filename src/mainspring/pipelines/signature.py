@@ -84,13 +84,14 @@ def _find(folder: Path, module: str, name: str) -> ast.stmt | None:
         raise UserCodeError("code-syntax", f"`{path}` does not parse: {error}") from error
     found: ast.stmt | None = None
     for node in body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            found = node
-        elif isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
+        names = {node.name} if isinstance(node, ast.FunctionDef) else set[str]()
+        if isinstance(node, ast.ImportFrom):
+            names = {alias.asname or alias.name for alias in node.names}
+        if name in names:
             found = node
     if found is None:
-        names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
-        raise UserCodeError("step-no-function", f"`{module}` has no function `{name}`{_nearest(name, names)}")
+        there = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+        raise UserCodeError("step-no-function", f"`{module}` has no function `{name}`{_nearest(name, there)}")
     return found
 
 

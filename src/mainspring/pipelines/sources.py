@@ -8,6 +8,7 @@ a file lies in, or follow a `package:` path out of that package.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.util
 import os
 import re
@@ -92,7 +93,7 @@ def _local_file(name: str, url: str, folder: Path) -> Path:
     path = path if path.is_absolute() else folder / path
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise EnvironmentError_("data-missing", f"the source `{name}`: `{path}` {what}", f"look at `data.{name}`")
+        raise InputError("data-missing", f"the source `{name}`: `{path}` {what}", f"look at `data.{name}`")
     return path
 
 
@@ -113,18 +114,22 @@ def _package_file(name: str, url: str) -> Path:
             spec = importlib.util.find_spec(package)
     places = list(spec.submodule_search_locations or []) if spec else []
     if not places:
-        raise EnvironmentError_(
+        raise InputError(
             "data-package", f"the source `{name}`: there is no package `{package}` here", f"`pip install {package}`"
         )
     for place in places:
         path, base = Path(place, *parts).resolve(), Path(place).resolve()
         if path.is_file() and path.is_relative_to(base):
             return path
-    raise EnvironmentError_("data-missing", f"the source `{name}`: package `{package}` has no file `{inside}`")
+    beside = [p.name for place in places for p in sorted(Path(place, *parts).parent.glob("*")) if p.is_file()]
+    close = difflib.get_close_matches(parts[-1], beside, n=1)
+    nearest = f"; did you mean `{close[0]}`?" if close else ""
+    message = f"the source `{name}`: package `{package}` has no file `{inside}`{nearest}"
+    raise InputError("data-missing", message, f"beside it are: {', '.join(beside[:10]) or 'no files'}")
 
 
 def _download(name: str, spec: DataSpec, root: Path, mark: str) -> Fetched:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     scheme, _, rest = spec.url.partition("://")
     file = rest.partition("?")[0].partition("#")[0].rpartition("/")[2]
@@ -148,7 +153,7 @@ def _download(name: str, spec: DataSpec, root: Path, mark: str) -> Fetched:
                 raise
             raise EnvironmentError_(
                 "data-unreachable",
-                f"the source `{name}`: `{_shown(spec.url)}` cannot be read: {error or type(error).__name__}",
+                f"the source `{name}`: `{_shown(spec.url)}` cannot be read: {_line(error)}",
             ) from error
         if expected is not None and part.stat().st_size != expected:
             raise EnvironmentError_(
@@ -187,6 +192,11 @@ def _query(name: str, spec: DataSpec, root: Path, mark: str) -> Fetched:
             engine.dispose()
         write_frame(table, part, name)
         return _keep(part, ".parquet", "parquet", root, mark)
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _shown(url: str) -> str:
@@ -253,10 +263,9 @@ def _read(name: str, fetched: Fetched, root: Path) -> pd.DataFrame:
         else:
             table = pd.read_csv(path, low_memory=False, **separator)
     except Exception as error:  # parsers raise whatever they like
-        line = str(error).strip().splitlines()
         raise UserCodeError(
             "data-parse",
-            f"the source `{name}` cannot be read as {fetched.format}: {line[0] if line else type(error).__name__}",
+            f"the source `{name}` cannot be read as {fetched.format}: {_line(error)}",
             f"look at `data.{name}`; `format:` says how it is read",
         ) from error
     return table

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 INDEX = "row"
 DAY = 86400.0
-Part = Literal["all", "train", "held"]
-"""Which rows a step gets: all of the run, those before the hold-out, or the held-out ones."""
+Part = Literal["all", "known", "train", "held"]
+"""Which rows a step gets: all of the run, all with a known outcome, those before the hold-out, or the held-out ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +186,11 @@ class Rows:
         self.shape, self.limits = shape, limits
 
     def mask(self, part: Part, after: float = -math.inf) -> np.ndarray[Any, Any]:
-        """Which rows belong to a part: of `train` and `held` only those with a known outcome."""
+        """Which rows belong to a part: of all but `all` only those with a known outcome, of `held` none before `after`."""
         import numpy as np
 
-        if part == "all":
-            return np.ones(len(self.index), dtype=bool)
+        if part in ("all", "known"):
+            return np.ones(len(self.index), dtype=bool) if part == "all" else self.known()
         chosen = self.times < self.limits.held if part == "train" else self.times >= max(self.limits.held, after)
         return np.asarray(chosen & self.known())
 

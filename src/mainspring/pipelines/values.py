@@ -105,8 +105,8 @@ def _unfit(who: str, what: str, hint: str) -> UserCodeError:
 
 def write_frame(frame: pd.DataFrame, path: Path, who: str) -> None:
     """Write a DataFrame as Parquet, its index included."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     if not frame.columns.is_unique:
         twice = sorted({str(c) for c in frame.columns[frame.columns.duplicated()]})
@@ -140,5 +140,5 @@ def load(saved: Saved, folder: Path) -> Any:
     if saved.kind == "file":
         return path
     if saved.kind == "estimator":
-        return pickle.loads(path.read_bytes())  # noqa: S301  our own step wrote it; see the module's docstring
+        return pickle.loads(path.read_bytes())  # our own step wrote it; see the module's docstring
     return json.loads(path.read_text())

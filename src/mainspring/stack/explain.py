@@ -86,7 +86,9 @@ def _default(place: fields.Place) -> str:
     plain = plain_default(place)
     if plain is None or plain in ({}, []):
         return "nothing"
-    return " ".join(yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=10_000).split("\n")[0].split())
+    return " ".join(
+        yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=10_000).split("\n")[0].split()
+    )
 
 
 def plain_default(place: fields.Place) -> Any:
@@ -130,7 +132,9 @@ def duration(seconds: float) -> str:
 
 
 def _rate(rate: Rate, *, money: bool) -> str:
-    unit = {31556952.0: "year", 2629746.0: "month", 604800.0: "week", 86400.0: "day"}.get(rate.per) or duration(rate.per)
+    unit = {31556952.0: "year", 2629746.0: "month", 604800.0: "week", 86400.0: "day"}.get(rate.per) or duration(
+        rate.per
+    )
     return f"${rate.count:g}/{unit}" if money else f"{rate.count:g} per {unit}"
 
 
@@ -153,5 +157,34 @@ def _unknown(pieces: tuple[str, ...]) -> InputError:
         meant = f"; did you mean `{near}`?" if near else ""
         where = f"`{prefix}` has" if prefix else "the stack file has"
         target = ".".join(piece for piece in (prefix, near) if piece)
-        return InputError("unknown-path", f"{where} no {say(pieces[end])}{meant}", f"mainspring explain {target}".strip())
+        return InputError(
+            "unknown-path", f"{where} no {say(pieces[end])}{meant}", f"mainspring explain {target}".strip()
+        )
     return InputError("unknown-path", f"there is no {say('.'.join(pieces))}", "mainspring explain")
+
+
+def reference() -> str:
+    """The whole file's reference as Markdown: every key with its doc; the second half of `docs/stack-file.md`."""
+    lines: list[str] = []
+    for name, section in fields.ROOT.children():
+        lines += [f"### `{name}`", "", " ".join(section.doc.split()), ""]
+        lines += _listed(section)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _listed(place: fields.Place, level: int = 0) -> list[str]:
+    shown = place
+    while shown.section is None and (entry := shown.entry()) is not None:
+        shown = entry
+    lines: list[str] = []
+    for key, child in shown.children():
+        required = " (required)" if child.default is fields.REQUIRED else ""
+        default = (
+            "" if "Default" in child.doc or required or not plain_default(child) else f" Default: {_default(child)}."
+        )
+        doc = " ".join(child.doc.split())
+        takes = "" if child.section or child.element else f" *{fields.kind_of(child)}*."
+        lines.append(f"{'  ' * level}- `{key}`{required}: {doc}{takes}{default}")
+        lines += _listed(child, level + 1)
+    return lines

@@ -133,7 +133,9 @@ def find(pieces: tuple[str, ...]) -> Place | None:
         if entry is None:
             return None
         direct = search(entry, rest)
-        if direct is None and difflib.get_close_matches(rest[0][:40], [key for key, _ in entry.children()], n=1, cutoff=0.8):
+        if direct is None and difflib.get_close_matches(
+            rest[0][:40], [key for key, _ in entry.children()], n=1, cutoff=0.8
+        ):
             return None  # a slip of a key, not a name
         return direct or search(entry, rest[1:])
 

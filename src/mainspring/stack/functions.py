@@ -69,7 +69,9 @@ class Modules:
     def _module(self, name: str) -> Module | None:
         if name not in self._read:
             base = self._folder.joinpath(*name.split("."))
-            file = next((one for one in (base.with_name(base.name + ".py"), base / "__init__.py") if one.is_file()), None)
+            file = next(
+                (one for one in (base.with_name(base.name + ".py"), base / "__init__.py") if one.is_file()), None
+            )
             self._read[name] = _look(file) if file else None
         return self._read[name]
 
@@ -117,7 +119,11 @@ def _table_only(node: ast.FunctionDef, fixed: Mapping[str, Any]) -> Iterator[Com
         message = f"`{node.name}` takes one table and nothing else, since a request brings only its raw fields"
         yield "", "bad-features", f"{message}: write `def {node.name}(rows)`"
     for key in fixed:
-        yield key, "bad-features", f"`{node.name}` takes nothing from `with`: put {say(key)} into the module as a constant"
+        yield (
+            key,
+            "bad-features",
+            f"`{node.name}` takes nothing from `with`: put {say(key)} into the module as a constant",
+        )
 
 
 def _parameters(node: ast.FunctionDef, offered: Collection[str], fixed: Mapping[str, Any]) -> Iterator[Complaint]:

@@ -147,5 +147,7 @@ def write(folder: Path, files: Mapping[str, str]) -> list[Path]:
         for path in done:
             path.unlink(missing_ok=True)
         said = error.strerror or str(error)
-        raise EnvironmentError_("init-failed", f"`{folder}` can't be written: {said}", "mainspring init OTHER-FOLDER") from error
+        raise EnvironmentError_(
+            "init-failed", f"`{folder}` can't be written: {said}", "mainspring init OTHER-FOLDER"
+        ) from error
     return done

@@ -58,7 +58,9 @@ def fetch(path: Path) -> bytes:
     hint = "mainspring init"
     try:
         if path.is_dir():
-            raise _whole(path, "stack-missing", f"`{path}` is a folder: name the file in it, such as `{path / NAME}`", hint)
+            raise _whole(
+                path, "stack-missing", f"`{path}` is a folder: name the file in it, such as `{path / NAME}`", hint
+            )
         if not path.exists():
             raise _whole(path, "stack-missing", f"there is no file `{path}`", hint)
         if not path.is_file():
@@ -93,7 +95,8 @@ def read(text: bytes, name: str, folder: Path | None = None) -> Document:
         stack = Stack.model_validate(data)
         parts = resolve.Parts.of(stack)
     except ValidationError as error:
-        found = of_validation(error, places)
+        told = {(flaw.line, flaw.column) for flaw in flaws}  # a tag, a number without end: said already
+        found = [one for one in of_validation(error, places) if (one.line, one.column) not in told]
         problems += [one for one in found if one.path]
         whole = [one for one in found if not one.path]
         parts = _salvage(data)

@@ -65,7 +65,9 @@ class Monitoring(Section):
     every: Seconds = 86400.0
     """How often drift and quality are judged; also the length of the window for drift. Default: 1d."""
     reference: Literal["training"] = "training"
-    """What drift is measured against: the rows the live version was trained on; thresholds come from windows inside them."""
+    """What drift is measured against: the rows the live version was trained on.
+
+    Thresholds come from windows inside them."""
     drift: dict[Name, DriftSpec] = Field(default_factory=dict)
     """Watches on inputs and predictions, by name."""
     quality: dict[Name, QualitySpec] = Field(default_factory=dict)

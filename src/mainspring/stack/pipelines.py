@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mainspring.stack.base import FunctionPath, Name, Section
-from mainspring.stack.units import Dollars, Moment, Per, Rate, Seconds, Share, count_back
+from mainspring.stack.units import Dollars, Moment, Per, Rate, Seconds, Share, count_back, cron
 
 
 class Window(Section):
@@ -146,6 +146,11 @@ class Retrain(Section):
     """The most runs in a period. Default: 4 per month."""
     cooldown: Seconds = 86400.0
     """The least time from one run's start to the next. Default: 1d."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, schedule: str | None) -> str | None:
+        return None if schedule is None else cron(schedule)
 
 
 class PipelineSpec(Section):

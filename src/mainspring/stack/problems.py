@@ -73,7 +73,7 @@ class Places:
     def problem(
         self, loc: Sequence[str | int], code: str, message: str, *, key: bool = False, hint: str = ""
     ) -> Problem:
-        """A problem with the value (or the key) at `loc`; the nearest thing above it is pointed at when it is absent."""
+        """A problem with the value (or the key) at `loc`; when it is absent, the nearest thing above is pointed at."""
         node, used = self.find(loc, key=key)
         if 0 < used < len(loc):  # point at the name of what lacks something, not at its first entry
             node, _ = self.find(loc[:used], key=True)
@@ -93,7 +93,7 @@ def explain_hint(loc: Sequence[str | int]) -> str:
 
 
 def of_validation(error: ValidationError, places: Places, prefix: Loc = ()) -> list[Problem]:
-    """pydantic's complaints as problems; those of one value's alternatives are told once."""
+    """Pydantic's complaints as problems; those of one value's alternatives are told once."""
     found: dict[tuple[str, str], Problem] = {}
     for item in error.errors(include_url=False)[: 10 * MAX_PROBLEMS]:
         problem = _one(dict(item), places, prefix)
@@ -120,7 +120,7 @@ def _one(item: dict[str, Any], places: Places, prefix: Loc) -> Problem:
         return places.problem(loc, "missing-key", f"{say(loc[-1])} is missing{what}")
     at = item.get("ctx", {}).get("at", ()) if kind not in _PHRASES else ()
     loc = _trim((*loc, *at), places)
-    return places.problem(loc, _code(kind), _message(kind, item, loc))
+    return places.problem(loc, _code(kind), _message(kind, item))
 
 
 def _bad_name(loc: Loc, places: Places) -> Problem:
@@ -157,7 +157,7 @@ _PHRASES = {
 }
 
 
-def _message(kind: str, item: dict[str, Any], loc: Loc) -> str:
+def _message(kind: str, item: dict[str, Any]) -> str:
     given = item.get("input")
     ctx = item.get("ctx", {})
     if kind == "value_error":

@@ -103,7 +103,9 @@ def _stages(parts: Parts, places: Places) -> Iterator[Problem]:
             if stage.kind == "all" and stage.share != 1:
                 yield places.problem(loc, "bad-stage", f"`all` is always `100%`, not `{stage.share:.4g}`")
             elif stage.share == 0:
-                yield places.problem(loc, "bad-stage", f"a `{stage.kind}` of nothing shows nothing: write a share above `0%`")
+                yield places.problem(
+                    loc, "bad-stage", f"a `{stage.kind}` of nothing shows nothing: write a share above `0%`"
+                )
 
 
 def _followed(parts: Parts, places: Places) -> Iterator[Problem]:
@@ -151,7 +153,9 @@ def _sources(parts: Parts, places: Places) -> Iterator[Problem]:
             if not spec.url.strip():
                 yield places.problem((*loc, "url"), "bad-source", "there is no address: write a path or a URL")
             elif _is_sql(spec) and spec.query is None:
-                yield places.problem(loc, "bad-source", f"{say(spec.url)} is a database: add `query: SELECT …`", key=True)
+                yield places.problem(
+                    loc, "bad-source", f"{say(spec.url)} is a database: add `query: SELECT …`", key=True
+                )
             elif not _is_sql(spec) and spec.query is not None:
                 message = f"`query` is for databases, and {say(spec.url)} is none"
                 yield places.problem((*loc, "query"), "bad-source", message, key=True)

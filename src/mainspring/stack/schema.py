@@ -34,7 +34,10 @@ def json_schema() -> dict[str, Any]:
         if section.__name__ in definitions:
             _defaults(definitions[section.__name__], section)
     for name, short in _SHORT.items():
-        definitions[name] = {"anyOf": [short, definitions[name]], "description": definitions[name].get("description", "")}
+        definitions[name] = {
+            "anyOf": [short, definitions[name]],
+            "description": definitions[name].get("description", ""),
+        }
     return {"$schema": DIALECT, "title": "Mainspring stack file", **{k: v for k, v in made.items() if k != "title"}}
 
 
@@ -46,6 +49,8 @@ def _defaults(schema: dict[str, Any], section: type[Section]) -> None:
             continue
         entry.pop("title", None)
         entry.pop("default", None)
+        if place.doc:
+            entry["description"] = " ".join(place.doc.split())
         if place.default is not fields.REQUIRED:
             plain = plain_default(place)
             if plain is not None and plain not in ({}, []):

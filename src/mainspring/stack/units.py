@@ -35,11 +35,7 @@ _SECONDS = {
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)$")
-_BYTES = {"B": 1} | {
-    f"{p}{i}B": (1024 if i else 1000) ** n
-    for n, p in enumerate("KMGT", start=1)
-    for i in ("", "i")
-}
+_BYTES = {"B": 1} | {f"{p}{i}B": (1024 if i else 1000) ** n for n, p in enumerate("KMGT", start=1) for i in ("", "i")}
 _COUNT = re.compile(r"^(\d+(?:\.\d+)?)\s*([kM]?)$")
 _SCALE = {"": 1.0, "k": 1e3, "M": 1e6}
 
@@ -186,6 +182,31 @@ def moment(value: object) -> date | datetime:
     except ValueError:
         pass
     raise ValueError(f"`{value}` is not a day or a moment: write `2013-01-31` or `2013-01-31T12:00Z`")
+
+
+_CRON_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+_CRON_PART = re.compile(r"(?:\*|([0-9]{1,2}|[a-z]{3})(?:-([0-9]{1,2}|[a-z]{3}))?)(?:/([1-9][0-9]?))?")
+_CRON_SHORT = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
+
+
+def cron(value: object) -> str:
+    """See that a text has the shape of a cron line (`0 3 * * 1`, `@daily`); give it back.
+
+    When it fires is another layer's to say.
+    """
+    text = _text(value) or ""
+    if text in _CRON_SHORT:
+        return text
+    parts = text.split()
+    if len(parts) != len(_CRON_FIELDS):
+        raise ValueError(f"`{value}` is not a schedule: write a cron line of five fields, such as `0 3 * * 1`")
+    for part, (name, low, high) in zip(parts, _CRON_FIELDS, strict=True):
+        for item in part.lower().split(","):
+            match = _CRON_PART.fullmatch(item)
+            numbers = [int(one) for one in (match.groups()[:2] if match else ()) if one and one.isdigit()]
+            if match is None or not all(low <= one <= high for one in numbers):
+                raise ValueError(f"`{item}` is not a {name} of a cron line: {low} to {high} is wanted")
+    return text
 
 
 def count_back(value: object) -> float:

@@ -139,7 +139,7 @@ class _Reader:
             if self.documents > 1:
                 self.flaw("two-documents", "a second document begins with `---`: a stack file is one", mark, stop=True)
         elif isinstance(event, yaml.AliasEvent):
-            self.alias(event.anchor, mark)
+            self.alias(event.anchor or "", mark)
         elif isinstance(event, yaml.ScalarEvent):
             self.count(1, mark)
             self.tagged(event)
@@ -157,7 +157,9 @@ class _Reader:
         if len(self.open) >= MAX_DEPTH:
             self.flaw("too-deep", f"nested more than {MAX_DEPTH} levels deep", mark, stop=True)
         if self.open and self.open[-1][0].kind == "map" and self.open[-1][0].pending is None:
-            self.flaw("bad-key", "a list or a mapping can't be a key here: write a word before the `:`", mark, stop=True)
+            self.flaw(
+                "bad-key", "a list or a mapping can't be a key here: write a word before the `:`", mark, stop=True
+            )
         if event.anchor:
             self.anchors.pop(event.anchor, None)  # an alias to what is still open would contain itself
         self.open.append((Node(kind, mark.line + 1, mark.column + 1), event.anchor))
@@ -191,7 +193,9 @@ class _Reader:
             self.flaw("aliases", f"more than {MAX_ALIASES} aliases: write the values out", mark, stop=True)
         node = self.anchors.get(name)
         if node is None:
-            self.flaw("unknown-alias", f"`*{name[:40]}` stands for nothing: no `&{name[:40]}` before it", mark, stop=True)
+            self.flaw(
+                "unknown-alias", f"`*{name[:40]}` stands for nothing: no `&{name[:40]}` before it", mark, stop=True
+            )
             return
         self.count(node.weight, mark)
         if len(self.open) + node.height > MAX_DEPTH:
@@ -209,7 +213,9 @@ class _Reader:
         if parent.kind == "map" and parent.pending is None:
             if node.kind != "scalar":
                 mark = _Mark(node.line - 1, node.column - 1)
-                self.flaw("bad-key", "a list or a mapping can't be a key here: write a word before the `:`", mark, stop=True)
+                self.flaw(
+                    "bad-key", "a list or a mapping can't be a key here: write a word before the `:`", mark, stop=True
+                )
             parent.pending = node
             return
         parent.weight += node.weight
@@ -281,4 +287,6 @@ def _syntax(error: Exception, text: str, path: str) -> Flaw:
 
 def _forbidden(char: str) -> bool:
     code = ord(char)
-    return (code < 0x20 and char not in "\t\n\r") or code == 0x7F or 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF)
+    return (
+        (code < 0x20 and char not in "\t\n\r") or code == 0x7F or 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF)
+    )

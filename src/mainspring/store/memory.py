@@ -1,6 +1,6 @@
 """A store in memory: for tests, for the twin, and for trying a plan without keeping it.
 
-What this is: a `Book` behind the `Store` port. Who calls it: tests, `plan`, the twin's drivers; `SqliteStore` builds on it.
+What this is: a `Book` behind the `Store` port. Who calls it: tests, `plan`, the twin; `SqliteStore` builds on it.
 What it must never do: behave otherwise than `SqliteStore` does, but for what a crash leaves.
 """
 
@@ -112,7 +112,7 @@ class MemoryStore(Store):
 
     # -- what a durable store does before it believes ---------------------------------------------------------------
 
-    def _keep(self, changes: Changes, now: Now) -> None:
+    def _keep(self, changes: Changes, now: Now) -> None:  # noqa: ARG002  the durable one needs it
         self._book.take(changes)
         self._book.trim()
 

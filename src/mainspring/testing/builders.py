@@ -35,7 +35,9 @@ def a_replica(artefact: str = "/nowhere", **changed: Any) -> StartReplica:
 
 def a_run(pipeline: str = "delay", number: int = 1, attempt: int = 1, **changed: Any) -> StartRun:
     """The first run of a pipeline, on January and February 2013."""
-    whole = StartRun(f"{pipeline}-{number}", attempt, pipeline, "first version", EPOCH - 59 * DAY, EPOCH, "", first=True)
+    whole = StartRun(
+        f"{pipeline}-{number}", attempt, pipeline, "first version", EPOCH - 59 * DAY, EPOCH, "", first=True
+    )
     return dataclasses.replace(whole, **changed)
 
 

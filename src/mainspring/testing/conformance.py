@@ -55,13 +55,11 @@ class WorldUnderTest(Protocol):
         """Kill a process as `kill -9` would."""
 
 
-class WorldConformance:
-    """Subclass it, and give a fixture `world`."""
+class Looking:
+    """How the tests look and begin."""
 
     tick = 0.05  # seconds between two looks
     patience = 30.0  # seconds, of the world's own time
-
-    # -- looking -------------------------------------------------------------------------------------------------
 
     def until(self, world: WorldUnderTest, holds: Callable[[Observed], bool], what: str) -> Observed:
         """Look until something holds."""
@@ -100,7 +98,9 @@ class WorldConformance:
         seen = self.until(world, lambda seen: bool(seen.versions), "a version")
         return seen.versions[0]
 
-    # -- processes -----------------------------------------------------------------------------------------------
+
+class ProcessConformance(Looking):
+    """Replicas, as an example of what is started and stopped."""
 
     def test_nothing_is_seen_in_a_fresh_world(self, world: WorldUnderTest) -> None:
         """A fresh world is empty, and its registry answers."""
@@ -169,7 +169,9 @@ class WorldConformance:
         assert found.reason
         assert found.exit_status != 0
 
-    # -- runs ----------------------------------------------------------------------------------------------------
+
+class RunConformance(Looking):
+    """Runs of pipelines."""
 
     def test_a_run_succeeds_with_a_result(self, world: WorldUnderTest) -> None:
         """It is seen as running, then as succeeded with an artefact and its digest."""
@@ -194,7 +196,9 @@ class WorldConformance:
         """It is retryable, and a second attempt of the same run succeeds."""
         name = f"{world.pipeline}-1"
         self.begin(world, a_run(world.pipeline))
-        self.until(world, lambda seen: _process(seen, f"run-{name}").pid > 0 or _run(seen, name).attempt == 1, "its start")
+        self.until(
+            world, lambda seen: _process(seen, f"run-{name}").pid > 0 or _run(seen, name).attempt == 1, "its start"
+        )
         world.crash(f"run-{name}")
         seen = self.until(world, lambda seen: _run(seen, name).state != "running", "its loss")
         assert _run(seen, name).state == "lost"
@@ -205,7 +209,9 @@ class WorldConformance:
         seen = self.until(world, lambda seen: _run(seen, name).state != "running", "its end")
         assert (_run(seen, name).state, _run(seen, name).attempt) == ("succeeded", 2)
 
-    # -- registry ------------------------------------------------------------------------------------------------
+
+class RegistryConformance(Looking):
+    """Versions, aliases, verdicts."""
 
     def test_registering_a_run_twice_makes_one_version(self, world: WorldUnderTest) -> None:
         """The version names its run, and has an artefact."""
@@ -242,7 +248,9 @@ class WorldConformance:
         found = world.world.observe().versions[0]
         assert (found.verdict, found.note) == ("refused", "worse by 0.02")
 
-    # -- routes --------------------------------------------------------------------------------------------------
+
+class RouteConformance(Looking):
+    """Routes, and gateways that follow them."""
 
     def test_routes_are_seen_and_acknowledged(self, world: WorldUnderTest) -> None:
         """A live gateway acknowledges each epoch; a dead one acknowledges nothing."""
@@ -266,6 +274,10 @@ class WorldConformance:
         seen = world.world.observe().routes
         assert seen is not None
         assert seen.epoch == 5
+
+
+class WorldConformance(ProcessConformance, RunConformance, RegistryConformance, RouteConformance):
+    """All of it: subclass it, and give a fixture `world`."""
 
 
 def _process(seen: Observed, name: str) -> ProcessSeen:

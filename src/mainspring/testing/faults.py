@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mainspring
+
 
 class CannotFault(Exception):
     """This machine does not let the fault be made; skip the test, loudly."""
@@ -53,6 +55,11 @@ def read_only(at: Path) -> Iterator[Path]:
         yield at
     finally:
         subprocess.run(["umount", "-l", str(at)], capture_output=True, check=False)
+
+
+def same_mainspring() -> dict[str, str]:
+    """The environment in which a child process imports the Mainspring that this one runs, from any folder."""
+    return {**os.environ, "PYTHONPATH": str(Path(mainspring.__file__).resolve().parents[1])}
 
 
 def fill(folder: Path) -> Path:

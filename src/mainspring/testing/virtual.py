@@ -112,7 +112,7 @@ class VirtualLoop:
             desired=lambda: Desired(self.stack, "r1", down=self.down),
         )
 
-    def run(self, *, days: float = 0.0, most: int = 50_000) -> VirtualLoop:
+    def run(self, *, days: float = 0.0, most: int = 8_000) -> VirtualLoop:
         """Live for so many days of event time, and then until all is quiet."""
         until = self.world.wall + days * DAY
         cycle = self._cycle()

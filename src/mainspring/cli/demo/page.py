@@ -51,12 +51,13 @@ def _head(report: Report) -> str:
     live, frozen = report["live"], report["frozen"]
     months = report["months"]
     span = f"{_month(months[0]['month'])} to {_month(months[-1]['month'])}" if months else "no requests yet"
+    per = f"{_dollars(report['cost_per_1000_predictions_usd'])} per 1000 predictions"
     tiles = [
         ("Requests", f"{report['requests']:,}", f"{report['errors']:,} failed, {report['retries']:,} sent again"),
         ("AUC, live", _number(live["auc"], 4), f"frozen model {_number(frozen['auc'], 4)}"),
         ("Brier, live (lower is better)", _number(live["brier"], 4), f"frozen model {_number(frozen['brier'], 4)}"),
         ("Retrainings", str(report["retrainings"]), _counts(report)),
-        ("Cost", _dollars(report["cost_usd"]), f"{_dollars(report['cost_per_1000_predictions_usd'])} per 1000 predictions"),
+        ("Cost", _dollars(report["cost_usd"]), per),
         ("Time", f"{report['seconds']:,.0f} s", _latency(report)),
     ]
     cells = "".join(
@@ -65,8 +66,8 @@ def _head(report: Report) -> str:
     )
     return (
         f"<header><h1>{escape(str(report['title']).capitalize())}: what the loop did</h1>"
-        f"<p>{escape(span)}, in event time. The live model was whichever version the loop had chosen; the frozen model is"
-        " the first version, scored on the same requests."
+        f"<p>{escape(span)}, in event time. The live model was whichever version the loop had chosen; the frozen"
+        " model is the first version, scored on the same requests."
         f"</p></header><dl class='tiles'>{cells}</dl>"
     )
 
@@ -85,23 +86,30 @@ def _latency(report: Report) -> str:
 def _helped(report: Report) -> str:
     months = report["months"]
     labels = [_month(m["month"])[:3] for m in months]
-    auc = [svg.Line(n, [m[k]["auc"] for m in months], s) for n, k, s in (("live", "live", "a"), ("frozen", "frozen", "b"))]
     base = svg.Line("always saying the month's own rate", [m["base_brier"] for m in months], "c", points=False)
-    brier = [svg.Line(n, [m[k]["brier"] for m in months], s) for n, k, s in (("live", "live", "a"), ("frozen", "frozen", "b"))]
+    brier = [base, *_both(months, "brier")]
     gap = [m["brier_difference"] for m in months]
     styles = {"better": "good", "worse": "bad"}
     drawn = svg.intervals(
-        "Brier, live minus frozen, by month", labels, *([g[k] for g in gap] for k in ("mean", "low", "high")),
+        "Brier, live minus frozen, by month",
+        labels,
+        ([g["mean"] for g in gap], [g["low"] for g in gap], [g["high"] for g in gap]),
         [styles.get(m["verdict"], "quiet") for m in months],
-    )  # fmt: skip
+    )
     return (
         f"<p>{escape(_plainly(report))}</p><div class='charts'>"
-        + _chart("AUC by month (higher is better)", svg.lines("AUC by month", labels, auc), _TWO)
-        + _chart("Brier by month (lower is better)", svg.lines("Brier by month", labels, [base, *brier]), _THREE)
-        + _chart("Brier, live minus frozen: under nought, retraining helped", drawn, _GAP)
+        + _chart("AUC by month (higher is better)", svg.lines("AUC by month", labels, _both(months, "auc")), _TWO)
+        + _chart("Brier by month (lower is better)", svg.lines("Brier by month", labels, brier), _THREE)
+        + _chart("Brier, live minus frozen (under nought: it helped)", drawn, _GAP)
         + "</div>"
         + _months(months)
     )
+
+
+def _both(months: Sequence[Report], metric: str) -> list[svg.Line]:
+    return [
+        svg.Line(name, [m[name][metric] for m in months], style) for name, style in (("live", "a"), ("frozen", "b"))
+    ]
 
 
 _TWO = "<span class='key a'>live</span><span class='key b'>frozen</span>"
@@ -158,10 +166,12 @@ def _drift(report: Report) -> str:
     for series in report["drift"]:
         looks = series["looks"]
         labels = [_day(look["at"]) for look in looks]
-        value = svg.Line("drift (PSI)", [_seen(look["value"]) for look in looks], "a", [bool(k["fired"]) for k in looks])
+        marks = [bool(look["fired"]) for look in looks]
+        value = svg.Line("drift (PSI)", [_seen(look["value"]) for look in looks], "a", marks)
         bound = svg.Line("threshold", [look["threshold"] for look in looks], "b", points=False)
-        drawn = svg.lines(f"Drift of {series['feature']}", labels, [bound, value], log=True, every=max(1, len(labels) // 5))
-        fired = sum(bool(look["fired"]) for look in looks)
+        every = max(1, len(labels) // 5)
+        drawn = svg.lines(f"Drift of {series['feature']}", labels, [bound, value], log=True, every=every)
+        fired = sum(marks)
         key = "<span class='key a'>PSI</span><span class='key b'>threshold</span><span class='key fired'>fired</span>"
         out.append(_chart(f"{series['feature']}: fired in {fired} of {len(looks)} looks", drawn, key))
     note = (
@@ -177,7 +187,8 @@ def _seen(value: float | None) -> float | None:
 
 
 def _usual(report: Report) -> str:
-    values = [k["value"] for s in report["drift"] if s["feature"] != "score" for k in s["looks"] if k["value"] is not None]
+    looks = [look for series in report["drift"] if series["feature"] != "score" for look in series["looks"]]
+    values = [look["value"] for look in looks if look["value"] is not None]
     return f"{sum(v > 0.25 for v in values)} of {len(values)} looks at these features"
 
 
@@ -194,14 +205,29 @@ def _versions(report: Report) -> str:
             f"<tr><th scope='row'>{escape(v['version'])}</th>"
             + _td("outcome", f"<b class='pill {state}'>{escape(v['outcome'])}</b>", "words", raw=True)
             + _td("why it was made", v["cause"], "words")
-            + _td("rows until", v["data_until"][:10])
-            + _td("champion from", (v["champion_from"] or "never")[:10])
+            + _td("rows until", v["data_until"][:10], "day")
+            + _td("champion from", (v["champion_from"] or "never")[:10], "day")
             + _td("answers", f"{v['answers']:,}")
             + _td("gates", f"<ul>{gates}</ul>" if gates else escape(str(v["verdict"])), "words wide", raw=True)
             + "</tr>"
         )
     names = ("version", "outcome", "why it was made", "rows until", "champion from", "answers", "gates")
-    return _table("Every version that was judged", names, "".join(rows))
+    return _strip(report) + _table("Every version that was judged", names, "".join(rows))
+
+
+def _strip(report: Report) -> str:
+    """Which version was the champion when, as a strip of time."""
+    champions = sorted((v["champion_from"][:10], v["version"]) for v in report["versions"] if v["champion_from"])
+    months = report["months"]
+    if not champions or not months:
+        return ""
+    begin = date.fromisoformat(f"{months[0]['month']}-01").toordinal()
+    end = date.fromisoformat(f"{months[-1]['month']}-01").toordinal() + 31
+    starts = [max(begin, date.fromisoformat(day).toordinal()) for day, _ in champions]
+    spans = [(v, s, e) for (_, v), s, e in zip(champions, starts, [*starts[1:], end], strict=True) if e > s]
+    marks = [(date.fromisoformat(f"{m['month']}-01").toordinal(), _month(m["month"])[:3]) for m in months]
+    drawn = svg.strip("The champion", spans, marks, (begin, end))
+    return f"<figure class='strip'><figcaption>The champion, by version</figcaption>{drawn}</figure>"
 
 
 def _requests(report: Report) -> str:
@@ -215,9 +241,8 @@ def _requests(report: Report) -> str:
         + "</tr>"
         for c in report["costs"]
     )
-    rows += (
-        f"<tr class='total'><th scope='row'>all</th>{_td('compute', '')}{_td('cost', _dollars(report['cost_usd']))}</tr>"
-    )
+    total = _td("compute", "") + _td("cost", _dollars(report["cost_usd"]))
+    rows += f"<tr class='total'><th scope='row'>all</th>{total}</tr>"
     chart = _chart("Requests by month", drawn, "")
     return f"<div class='charts'>{chart}<div>{_table('What it cost', ('what', 'compute', 'cost'), rows)}</div></div>"
 
@@ -227,7 +252,8 @@ def _chart(title: str, drawn: str, key: str) -> str:
 
 
 def _table(caption: str, names: Sequence[str], rows: str) -> str:
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in names)
+    words = {"live is", "outcome", "why it was made", "gates", names[0]}
+    head = "".join(f"<th scope='col' class='{'words' if n in words else ''}'>{escape(n)}</th>" for n in names)
     return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 

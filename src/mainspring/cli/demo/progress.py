@@ -26,7 +26,10 @@ def progress(stream: TextIO | None = None) -> Iterator[Tell]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.fields[day]}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn(),
+        TextColumn("{task.fields[day]}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[rate]:>6.0f} req/s  {task.fields[live]}"),
     )
     with Progress(*columns, console=Console(file=stream)) as bar:

@@ -219,7 +219,7 @@ class _Wire(asyncio.Protocol):
         self._watch()
         self._send()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         if self.timer is not None:
             self.timer.cancel()
         if self.row is not None and not self.sender.done.is_set():

@@ -87,7 +87,7 @@ def build(given: ReportInput) -> dict[str, Any]:
     dollars = math.fsum(line.dollars for line in given.costs)
     answers = len(given.score)
     months = [_part(given, rows) | {"month": month} for month, rows in _months(given.time)]
-    report = _part(given, np.arange(answers)) | {
+    return _part(given, np.arange(answers)) | {
         "title": given.title,
         "requests": given.requests,
         "answers": answers,
@@ -110,7 +110,6 @@ def build(given: ReportInput) -> dict[str, Any]:
         "quality": _quality(given.records),
         "not_helped": [m["month"] for m in months if m["verdict"] != "better"],
     }
-    return report
 
 
 def write(report: Mapping[str, Any], page: str, out: Path) -> tuple[Path, Path]:
@@ -166,9 +165,7 @@ def _difference(
         return None, None, None
     days = (time // DAY).astype(np.int64)
     days -= days.min()
-    count, own, other = (
-        np.bincount(days, weights) for weights in (None, (live - truth) ** 2, (frozen - truth) ** 2)
-    )
+    count, own, other = (np.bincount(days, weights) for weights in (None, (live - truth) ** 2, (frozen - truth) ** 2))
     losses = tuple(DayLoss(i, int(n), float(own[i]), float(other[i])) for i, n in enumerate(count) if n)
     found = paired_difference(losses, (1 + CONFIDENCE) / 2, 2013)
     mean, low, high = (float(v) if math.isfinite(v) else None for v in found)
@@ -244,7 +241,7 @@ def _drift(records: Sequence[Record]) -> list[dict[str, Any]]:
 def _quality(records: Sequence[Record]) -> list[dict[str, Any]]:
     looks = sorted((r for r in records if r.kind == "quality" and "value" in r.value), key=lambda r: r.at)
     return [
-        {"watch": r.value.get("watch", ""), "at": _iso(r.at)[:10], "value": r.value["value"], "fired": r.value.get("fired")}
+        {"at": _iso(r.at)[:10], "watch": r.value.get("watch", "")} | {k: r.value.get(k) for k in ("value", "fired")}
         for r in looks
     ]
 
@@ -252,23 +249,26 @@ def _quality(records: Sequence[Record]) -> list[dict[str, Any]]:
 def summary(report: Mapping[str, Any]) -> str:
     """The report in 80 columns, for a terminal without colour."""
     lines = ["MONTH     REQUESTS   LATE   AUC live frozen   BRIER live frozen  RETRAINING"]
-    for m in [*report["months"], report | {"month": "all"}]:
-        lines.append(
-            f"{m['month']:<8} {m['requests']:>9,} {_share(m['rate']):>6}"
-            f"   {_four(m['live']['auc'], 3):>8} {_four(m['frozen']['auc'], 3):>6}"
-            f"   {_four(m['live']['brier'], 4):>10} {_four(m['frozen']['brier'], 4):>6}  {_WORDS[m['verdict']]}"
-        )
+    lines += [_month_line(m) for m in [*report["months"], {**report, "month": "all"}]]
     per = report["cost_per_1000_predictions_usd"]
     given_up = f", {report['given_up']} given up" if report["given_up"] else ""
+    outcomes = f"{report['promoted']} promoted, {report['refused']} refused{given_up}"
     lines += [
         "",
         f"requests   {report['requests']:,}, {report['errors']} failed, {report['retries']:,} sent again",
-        f"versions   {report['retrainings']} retrainings: {report['promoted']} promoted, "
-        f"{report['refused']} refused{given_up}",
+        f"versions   {report['retrainings']} retrainings: {outcomes}",
         f"cost       ${report['cost_usd']:.4f}" + (f", ${per:.6f} per 1000 predictions" if per is not None else ""),
         f"time       {report['seconds']:.0f} s" + _latency(report["p95_seconds"]),
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _month_line(m: Mapping[str, Any]) -> str:
+    return (
+        f"{m['month']:<8} {m['requests']:>9,} {_share(m['rate']):>6}"
+        f"   {_four(m['live']['auc'], 3):>8} {_four(m['frozen']['auc'], 3):>6}"
+        f"   {_four(m['live']['brier'], 4):>10} {_four(m['frozen']['brier'], 4):>6}  {_WORDS[m['verdict']]}"
+    )
 
 
 _WORDS = {

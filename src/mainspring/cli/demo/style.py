@@ -15,8 +15,9 @@ section{margin-top:40px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px}
 .tile dt{color:var(--soft);font-size:.85rem}.tile dd{margin:0;font-size:1.5rem;font-weight:650}
 .tile p{margin:2px 0 0;color:var(--soft);font-size:.85rem}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:16px;margin-bottom:16px}
-figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px 8px;min-width:0}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;margin-bottom:16px}
+figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px 8px;
+min-width:0}
 figcaption{font-weight:600;margin-bottom:6px}
 svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
 svg text.axis{fill:var(--soft)}svg .grid{stroke:var(--line)}svg .zero{stroke:var(--soft)}
@@ -44,7 +45,8 @@ caption{text-align:left;font-weight:600;padding:0 0 6px}
 th,td{padding:7px 10px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top;
 font-variant-numeric:tabular-nums}
 thead th{color:var(--soft);font-weight:500;vertical-align:bottom}
-th[scope=row],td.words{text-align:left}thead th:first-child{text-align:left}
+th[scope=row],td.words,thead th.words{text-align:left}
+td.day{white-space:nowrap}
 tr.total th,tr.total td{font-weight:650}
 td ul{margin:0;padding:0;list-style:none}td li{margin:0 0 4px;padding-left:16px;position:relative}
 td li::before{position:absolute;left:0}
@@ -60,5 +62,7 @@ th[scope=row]{padding:0;border:0;font-weight:650}
 td{padding:1px 0;border:0;text-align:left;min-width:0}td.wide{min-width:0}
 td:not(:empty)::before{content:attr(data-name) ": ";color:var(--soft)}
 td.wide::before{display:block}}
+figure.strip{margin-bottom:16px}
+.strip .live{fill:var(--a)}.strip .live.odd{opacity:.62}.strip text.name{fill:var(--bg);font-weight:650}
 @media print{body{background:#fff}figure,.tile{break-inside:avoid}}
 """

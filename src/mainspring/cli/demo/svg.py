@@ -2,7 +2,8 @@
 
 Who calls it: the report's page. What it must never do: take text into SVG without escaping it.
 
-Classes that the page styles: `axis`, `grid`, `a` (the first line), `b` (the second), `c` (a quiet third), `fired`, `bar`.
+Classes that the page styles: `axis`, `grid`, `a` (the first line), `b` (the second), `c` (a quiet third), `fired`,
+`bar`, `good`, `bad`, `quiet`, `live`.
 """
 
 from __future__ import annotations
@@ -68,9 +69,8 @@ def lines(title: str, labels: Sequence[str], parts: Sequence[Line], *, log: bool
     marks = log_ticks(min(known), max(known)) if log else ticks(min(known), max(known))
     scale = Scale(marks[0], marks[-1], log)
     body = [_grid(marks, scale), _labels(labels, every)]
-    for part in parts:
-        body.append(_line(part, labels, scale))
-    return _figure(title, _told(title, labels, parts), body)
+    body += [_line(part, labels, scale) for part in parts]
+    return _figure(_told(title, labels, parts), body)
 
 
 def bars(title: str, labels: Sequence[str], values: Sequence[float], *, style: str = "bar") -> str:
@@ -87,14 +87,13 @@ def bars(title: str, labels: Sequence[str], values: Sequence[float], *, style: s
             f'<rect class="{style}" x="{_x(i, len(labels)) - width / 2:.1f}" y="{top}" width="{width:.1f}"'
             f' height="{scale.y(0) - top:.1f}" rx="2"><title>{escape(labels[i])}: {value:,.0f}</title></rect>'
         )
-    return _figure(title, f"{title}: " + ", ".join(f"{n} {v:,.0f}" for n, v in zip(labels, values, strict=True)), body)
+    return _figure(f"{title}: " + ", ".join(f"{n} {v:,.0f}" for n, v in zip(labels, values, strict=True)), body)
 
 
-def intervals(
-    title: str, labels: Sequence[str], values: Values, low: Values, high: Values, styles: Sequence[str]
-) -> str:
-    """A point and its interval for each label, around a line at nought."""
-    known = [v for part in (values, low, high) for v in part if v is not None and math.isfinite(v)]
+def intervals(title: str, labels: Sequence[str], points: tuple[Values, Values, Values], styles: Sequence[str]) -> str:
+    """A point and its interval (`points`: values, lower ends, upper ends) for each label, and a line at nought."""
+    values, low, high = points
+    known = [v for part in points for v in part if v is not None and math.isfinite(v)]
     if not known:
         return empty(title)
     marks = ticks(min([0.0, *known]), max([0.0, *known]))
@@ -113,18 +112,44 @@ def intervals(
             f'<line class="reach" x1="{x}" x2="{x}" y1="{scale.y(bottom)}" y2="{scale.y(top)}"/>'
             f'<circle cx="{x}" cy="{scale.y(value)}" r="4.5"/></g>'
         )
-    return _figure(title, f"{title}: " + ", ".join(told), body)
+    return _figure(f"{title}: " + ", ".join(told), body)
+
+
+def strip(
+    title: str,
+    spans: Sequence[tuple[str, float, float]],
+    marks: Sequence[tuple[float, str]],
+    ends: tuple[float, float],
+) -> str:
+    """Named spans of time side by side, with marks of the time under them."""
+    scale = (WIDTH - 2) / (ends[1] - ends[0])
+    body, told = [], []
+    for i, (name, since, until) in enumerate(spans):
+        x, width = 1 + (since - ends[0]) * scale, (until - since) * scale
+        said = escape(f"version {name}, {until - since:.0f} days")
+        told.append(said)
+        odd = " odd" if i % 2 else ""
+        box = f'<rect class="live{odd}" x="{x:.1f}" y="2" width="{width:.1f}" height="24"/>'
+        body.append(f"<g><title>{said}</title>{box}")
+        if width > 9 * len(name):
+            at = x + width / 2
+            body.append(f'<text class="name" x="{at:.1f}" y="18" text-anchor="middle">{escape(name)}</text>')
+        body.append("</g>")
+    body += [
+        f'<text class="axis" x="{1 + (at - ends[0]) * scale:.1f}" y="41">{escape(label)}</text>' for at, label in marks
+    ]
+    return _figure(f"{title}: {', '.join(told)}", body, height=46)
 
 
 def empty(title: str) -> str:
     """A chart with nothing to show says so."""
     text = f'<text class="axis" x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">nothing is known yet</text>'
-    return _figure(title, f"{title}: nothing is known yet", [text])
+    return _figure(f"{title}: nothing is known yet", [text])
 
 
-def _figure(title: str, told: str, body: Sequence[str]) -> str:
+def _figure(told: str, body: Sequence[str], height: int = HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told, quote=True)}">'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(told, quote=True)}">'
         + "".join(body)
         + "</svg>"
     )

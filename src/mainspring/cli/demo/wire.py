@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from mainspring.artefacts.manifest import Field
 
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 def fields_of(table: pd.DataFrame, apart: Sequence[str]) -> tuple[Field, ...]:
     """The fields that a request carries: every column but those `apart` (time, id, truth), typed by its dtype."""
     kinds = {"f": "FP64", "i": "INT64", "u": "INT64", "b": "BOOL"}
-    return tuple(Field(name, kinds.get(table[name].dtype.kind, "BYTES")) for name in table if name not in apart)
+    return tuple(Field(str(name), kinds.get(table[name].dtype.kind, "BYTES")) for name in table if name not in apart)
 
 
-def seconds_of(times: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def seconds_of(times: pd.Series[Any]) -> npt.NDArray[np.float64]:
     """POSIX seconds of a column of moments (UTC when it names no zone)."""
     import pandas as pd
 
-    return (pd.to_datetime(times, utc=True).astype("datetime64[us, UTC]").astype("int64") / 1e6).to_numpy()
+    moments = pd.to_datetime(times, utc=True).astype("datetime64[us, UTC]").astype("int64")
+    return moments.to_numpy(dtype=np.float64) / 1e6
 
 
 def bodies(
@@ -57,7 +59,11 @@ def _encoded(values: Sequence[Any], datatype: str) -> list[bytes]:
         return _texts(values)
     if datatype in ("FP64", "FP32"):
         return _numbers(values)
-    return [b"null" if v is None or v != v else b"%d" % int(v) for v in values]
+    return [b"null" if _missing(v) else b"%d" % int(v) for v in values]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or bool(value != value)  # noqa: PLR0124  NaN is what differs from itself
 
 
 def _numbers(values: Sequence[Any]) -> list[bytes]:
@@ -70,8 +76,9 @@ def _texts(values: Sequence[Any]) -> list[bytes]:
     known: dict[Any, bytes] = {}
     out = []
     for value in values:
-        text = known.get(value) if value == value else b"null"
+        text = known.get(value)
         if text is None:
-            text = known[value] = b"null" if value is None else msgspec.json.encode(str(value))
+            text = b"null" if _missing(value) else msgspec.json.encode(str(value))
+            known[value] = text
         out.append(text)
     return out

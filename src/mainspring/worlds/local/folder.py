@@ -89,7 +89,7 @@ class LocalFolder:
         if text != str(VERSION):
             raise EnvironmentError_(
                 "state-newer",
-                f"the state folder `{self.path}` has version `{text[:20]}`, and this Mainspring knows version `{VERSION}`",
+                f"the state folder `{self.path}` has version `{text[:20]}`; this Mainspring knows `{VERSION}`",
                 "upgrade Mainspring, or choose another folder with `--state DIR`",
             )
 

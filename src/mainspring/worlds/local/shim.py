@@ -28,7 +28,7 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-TOKEN = "MAINSPRING_TOKEN"  # in the environment of the shim, its child, and all that they start
+TOKEN = "MAINSPRING_TOKEN"  # noqa: S105  a variable's name; in the environment of the shim, its child, and all that they start
 LOG_LIMIT = 20 * 1024 * 1024  # bytes; a longer log is put aside at the next start
 LOCK_WAIT = 5.0  # seconds that a new shim waits for the last one to let go
 RESERVED = 4096  # bytes kept on disk from the start, so that an exit status can be written on a full disk
@@ -146,7 +146,7 @@ class Shim:
                 os.dup2(log, 1)
                 os.dup2(log, 2)
                 os.chdir(spec["cwd"])
-                os.execvpe(spec["argv"][0], spec["argv"], environment)
+                os.execvpe(spec["argv"][0], spec["argv"], environment)  # noqa: S606
             except OSError as error:
                 os.write(write_end, str(error.errno or 1).encode())
             finally:
@@ -182,7 +182,8 @@ class Shim:
         }
         for _ in range(50):  # a full disk: better late than a process that nobody can name
             try:
-                return write_whole(self._path("started.json"), _json(started), durable=False)
+                write_whole(self._path("started.json"), _json(started), durable=False)
+                return
             except OSError:
                 time.sleep(0.1)
 
@@ -259,7 +260,8 @@ class Shim:
                     file.truncate()
                     file.flush()
                     os.fsync(file.fileno())
-                return os.replace(reserved, self._path("exit.json"))
+                os.replace(reserved, self._path("exit.json"))
+                return
             except OSError:
                 time.sleep(0.1)
 

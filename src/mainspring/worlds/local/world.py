@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+import mainspring
 from mainspring.decide.routes import RouteTable
 from mainspring.errors import MainspringError
 from mainspring.loop.plan import (
@@ -34,6 +35,8 @@ from mainspring.loop.ports import Accepted, Refused, World
 from mainspring.loop.snapshot import Observed, ProcessSeen, RunSeen, VersionSeen
 from mainspring.worlds.local.processes import ALIVE, Command, JsonFiles, Processes
 from mainspring.worlds.local.shim import write_whole
+
+KEEP_ENDED = 100  # processes that ended and are still shown
 
 
 class Registry(Protocol):
@@ -109,6 +112,7 @@ class LocalWorld(World):
     def observe(self) -> Observed:
         """Look at everything once; a broken part is shown as lost or unknown."""
         processes = self.processes.observe()
+        processes = self._prune(processes)
         answered = self._ask_registry()
         return Observed(
             processes=processes,
@@ -121,6 +125,15 @@ class LocalWorld(World):
             free_disk=self._free_disk(),
         )
 
+    def _prune(self, processes: tuple[ProcessSeen, ...]) -> tuple[ProcessSeen, ...]:
+        """Remove the folders of those that ended longest ago, so that years of runs do not slow each look."""
+        ended = sorted((seen for seen in processes if seen.state == "exited"), key=lambda seen: seen.since)
+        surplus = len(ended) - KEEP_ENDED
+        if surplus <= KEEP_ENDED // 5:
+            return processes
+        removed = {seen.name for seen in ended[:surplus] if self.processes.remove(seen.name)}
+        return tuple(seen for seen in processes if seen.name not in removed)
+
     def _ask_registry(self) -> bool:
         try:
             if self._registry.changed() or self._stale:
@@ -128,7 +141,7 @@ class LocalWorld(World):
                 versions = tuple(self._registry.versions())
                 aliases = {model: dict(given) for model, given in self._registry.aliases().items()}
                 self._versions, self._aliases, self._stale = versions, aliases, False
-        except Exception:  # noqa: BLE001  whatever the registry's library raises: it did not answer
+        except Exception:
             self._stale = True
             return False
         return True
@@ -159,7 +172,7 @@ class LocalWorld(World):
             return cached[1]
         try:
             run = self._runs.read(folder)
-        except Exception as error:  # noqa: BLE001  a damaged folder must not hide the others
+        except Exception as error:
             return f"its folder `{folder}` cannot be read: {error}"
         self._read[folder.name] = (key, run)
         return run
@@ -201,7 +214,7 @@ class LocalWorld(World):
             return Refused(error.message)
         except OSError as error:
             return Refused(_sentence(error, self._state))
-        except Exception as error:  # noqa: BLE001  a registry's own errors: the next cycle tries again
+        except Exception as error:
             return Refused(f"{type(error).__name__}: {error}")
         return Refused(why) if why else Accepted()
 
@@ -242,7 +255,12 @@ class LocalWorld(World):
     def command(self, action: StartReplica | StartGateway | StartRun) -> Command:
         """Give the command line and the environment of a process."""
         folder = str(self._stack.parent)
-        common = {"PYTHONUNBUFFERED": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        common = {
+            "PYTHONPATH": _module_path(),
+            "PYTHONUNBUFFERED": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+        }
         match action:
             case StartReplica():
                 threads = {f"{library}_NUM_THREADS": str(action.threads) for library in ("OMP", "OPENBLAS", "MKL")}
@@ -324,6 +342,15 @@ def _combined(name: str, read: RunSeen | str, process: ProcessSeen | None) -> Ru
         return replace(read, state="running")
     why = process.reason if process is not None else "its process was never started"
     return replace(read, state="lost", retryable=True, error=why or read.error or "it ended without a result")
+
+
+def _module_path() -> str:
+    """PYTHONPATH of the children: they run the same Mainspring as we do, from any folder."""
+    given = [os.path.abspath(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    ours = str(Path(mainspring.__file__).resolve().parents[1])
+    if ours not in given and os.path.basename(ours) not in ("site-packages", "dist-packages"):
+        given.insert(0, ours)
+    return os.pathsep.join(given)
 
 
 def _sentence(error: OSError, state: Path) -> str:

@@ -16,6 +16,7 @@ from mainspring.worlds.twin.source import TwinSource
 from mainspring.worlds.twin.world import TwinClock, TwinProcess, TwinWorld
 
 LEAST = 0.05  # seconds of virtual time that a cycle takes when something is waited for
+BLIND = 1.0  # seconds until the next look when nothing in the twin is about to change, such as in a backoff
 MOST_CYCLES = 100_000
 
 
@@ -39,7 +40,7 @@ def pass_time(world: TwinWorld, plan: Plan, until: float) -> bool:
         world.advance(max(LEAST, wake - world.wall))
         return True
     change = world.next_change()
-    world.advance(LEAST if change is None else min(max(change, 1e-3), 60.0))
+    world.advance(BLIND if change is None else min(max(change, 1e-3), 60.0))
     return True
 
 

@@ -49,6 +49,7 @@ class TwinRun:
     ends: float
     lost: bool = False
     fails: str = ""
+    made: RunSeen | None = None  # once it has ended well
 
 
 @dataclass(slots=True)
@@ -227,6 +228,12 @@ class TwinWorld:
             return RunSeen(spec.run, spec.pipeline, spec.attempt, "running", (StepSeen("train", "running", 1),))
         if run.fails:
             return RunSeen(spec.run, spec.pipeline, spec.attempt, "failed", error=run.fails)
+        if run.made is None:
+            run.made = self._made(run)
+        return run.made
+
+    def _made(self, run: TwinRun) -> RunSeen:
+        spec = run.spec
         artefact = spec.candidate or f"twin/{spec.run}"
         return RunSeen(
             spec.run,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httptools
+import pytest
 
 
 class Door:
@@ -58,7 +60,7 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
         self.door.open.add(transport)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         self.door.open.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
@@ -79,3 +81,9 @@ class _Connection(asyncio.Protocol):
         status, body = answer
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         self.transport.write(head.encode() + body)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def new_door() -> Callable[[], Door]:
+    """A function that makes a gateway for tests."""
+    return Door

@@ -1,0 +1,143 @@
+"""The command line's side of the control API: HTTP over the controller's Unix socket.
+
+What this is: one small client of the standard library, so that `mainspring status` starts quickly. Who calls it:
+every verb that asks a running controller. What it must never do: import pydantic, fastapi or mlflow, or talk to
+anything but this state folder's own socket.
+"""
+
+from __future__ import annotations
+
+import getpass
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from mainspring.errors import (
+    Conflict,
+    EnvironmentError_,
+    InputError,
+    MainspringError,
+    Problem,
+    StackError,
+)
+
+TIMEOUT = 30.0  # seconds for one call that waits for nothing
+
+
+class NotUp(EnvironmentError_):
+    """No controller answers for this state folder."""
+
+    def __init__(self, state: Path) -> None:
+        """Say which folder, and what to do."""
+        super().__init__("not-up", f"no controller is up for `{state.parent}`", "mainspring up")
+        self.state = state
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, whatever the length of its path."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect through the folder's descriptor: a socket's own path may have some 100 bytes at most."""
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
+        finally:
+            os.close(folder)
+
+
+class Client:
+    """A controller, asked. Every method raises `NotUp` when none answers, and the controller's own errors."""
+
+    def __init__(self, state: Path) -> None:
+        """`state`: the state folder, `.mainspring`."""
+        self.state = state
+        self.socket = state / "control.sock"
+
+    def get(self, path: str, timeout: float = TIMEOUT, **query: Any) -> Any:
+        """Ask for something."""
+        given = {key: value for key, value in query.items() if value is not None}
+        return self.call("GET", f"{path}?{urlencode(given)}" if given else path, timeout=timeout)
+
+    def post(self, path: str, body: Any = None, timeout: float = TIMEOUT) -> Any:
+        """Ask for a change."""
+        return self.call("POST", path, {} if body is None else body, timeout)
+
+    def put(self, path: str, body: Any, timeout: float = TIMEOUT, **query: Any) -> Any:
+        """Replace something."""
+        given = {key: value for key, value in query.items() if value}
+        return self.call("PUT", f"{path}?{urlencode(given)}" if given else path, body, timeout)
+
+    def call(self, method: str, path: str, body: Any = None, timeout: float = TIMEOUT) -> Any:
+        """One call: its answer, or the error that it says."""
+        connection = _Connection(self.socket, timeout)
+        headers = {"Content-Type": "application/json", "X-Mainspring-User": who(), "Connection": "close"}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        except TimeoutError:
+            message = f"the controller did not answer for {timeout:.0f} s"
+            raise EnvironmentError_("controller-silent", message, "mainspring logs controller") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise NotUp(self.state) from error
+        finally:
+            connection.close()
+        try:
+            told = json.loads(text) if text else None
+        except ValueError:
+            message = f"the controller answered `{answer.status}` with something else than JSON"
+            raise EnvironmentError_("controller-odd", message, "mainspring logs controller") from None
+        if answer.status >= 400:
+            raise error_of(answer.status, told)
+        return told
+
+
+def error_of(status: int, told: Any) -> MainspringError:
+    """The error that an answer says, as it was raised there."""
+    told = told if isinstance(told, dict) else {}
+    code, message, hint = (str(told.get(key, "")) for key in ("code", "message", "hint"))
+    message = message or f"the controller answered `{status}`"
+    if told.get("problems"):
+        return StackError(tuple(Problem(**problem) for problem in told["problems"]))
+    if status in (400, 404, 422):
+        return InputError(code, message, hint)
+    if status == 409:
+        return Conflict(code, message, hint)
+    if status == 503:
+        return EnvironmentError_(code, message, hint)
+    return MainspringError(code or "controller-error", message, hint or "mainspring logs controller")
+
+
+def who() -> str:
+    """The user's name, as it is recorded with what is asked; ASCII only."""
+    try:
+        return quote(getpass.getuser())[:64]
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def ask(client: Client, verb: str, target: str, args: dict[str, Any] | None = None, patience: float = 20.0) -> str:
+    """Ask for something and wait for the answer: its message. Raises `MainspringError` when it is not accepted."""
+    import time  # noqa: PLC0415  not needed by verbs that only look
+
+    ident = client.post("/v1/requests", {"verb": verb, "target": target, "args": args or {}})["id"]
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        answer = client.get(f"/v1/requests/{ident}")
+        if answer["answered"]:
+            if not answer["accepted"]:
+                raise MainspringError("not-accepted", answer["message"], "mainspring status")
+            return str(answer["message"])
+        time.sleep(0.05)
+    message = f"nobody answered the request in {patience:.0f} s; it stays asked for"
+    raise EnvironmentError_("no-answer", message, "mainspring status")

@@ -1,0 +1,77 @@
+"""`mainspring models`: list, show and promote versions. Who calls it: `cli/main.py`. It only asks the controller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mainspring.cli.client import Client
+from mainspring.cli.gate import split, version_of
+from mainspring.cli.output import Options, emit, pass_options, talk
+from mainspring.cli.status import moment
+from mainspring.errors import InputError, ObjectiveNotMet
+
+
+@click.group()
+def models() -> None:
+    """List, show and promote versions of models."""
+
+
+@models.command("list")
+@pass_options
+def list_(options: Options) -> None:
+    """List all versions of all models of the stack."""
+    versions = Client(options.state).get("/v1/versions")
+    if options.output != "table":
+        emit(versions, options.output)
+        return
+    columns = ["version", "aliases", "verdict", "run", "created", "note"]
+    emit([_row(v) for v in versions], "table", columns)
+
+
+@models.command()
+@click.argument("model")
+@pass_options
+def show(options: Options, model: str) -> None:
+    """Show the versions of MODEL, or one version as MODEL@N."""
+    client = Client(options.state)
+    name, _, number = model.partition("@")
+    if number:
+        emit(version_of(client, *split(model)), options.output)
+        return
+    found = [v for v in client.get("/v1/versions") if v["model"] == name]
+    if not found:
+        raise InputError("no-such-model", f"there is no version of a model `{name}`", "mainspring models list")
+    emit(found if options.output != "table" else [_row(v) for v in found], options.output)
+
+
+@models.command()
+@click.argument("version", metavar="MODEL@N")
+@pass_options
+def promote(options: Options, version: str) -> None:
+    """Have MODEL@N judged (if it was not) and, when it passes, rolled out; it becomes champion when that ends well."""
+    client = Client(options.state)
+    model, number = split(version)
+    seen = version_of(client, model, number)
+    if "champion" in seen["aliases"]:
+        talk(f"version {number} of `{model}` is the champion already")
+        return
+    if seen["verdict"] == "refused":
+        message = f"version {number} of `{model}` was refused: {seen['note']}"
+        raise ObjectiveNotMet("refused", message, f"mainspring gate {model}@{number}")
+    client.post(f"/v1/models/{model}/challenger", {"version": number})
+    talk(f"version {number} of `{model}` is the challenger: `mainspring status` shows how it gets on")
+
+
+def _row(seen: dict[str, Any]) -> dict[str, Any]:
+    created = moment(seen["created"]) if seen["created"] else "<unknown>"
+    verdict = seen["verdict"] or "not judged"
+    return {
+        "version": f"{seen['model']}@{seen['number']}",
+        "aliases": seen["aliases"],
+        "verdict": verdict if seen["servable"] else f"{verdict}, not servable",
+        "run": seen["run"],
+        "created": created,
+        "note": seen["note"],
+    }

@@ -1,0 +1,51 @@
+"""`mainspring run`: run a pipeline now. Who calls it: `cli/main.py`. It only asks the controller."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import click
+
+from mainspring.cli.client import Client, ask
+from mainspring.cli.output import Options, pass_options, talk
+from mainspring.errors import MainspringError, ObjectiveNotMet
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--wait", is_flag=True, help="Wait for the run and for its verdict; Ctrl-C detaches.")
+@pass_options
+def run(options: Options, pipeline: str, *, wait: bool) -> None:
+    """Run PIPELINE now, on all data so far. Exit status 3 when its gates refuse what it made."""
+    client = Client(options.state)
+    message = ask(client, "run", pipeline)
+    talk(message)
+    found = re.search(rf"{re.escape(pipeline)}-\d+", message)
+    if not wait or found is None:
+        return
+    try:
+        _watch(client, found.group())
+    except KeyboardInterrupt:
+        talk(f"detached; it goes on: `mainspring runs show {found.group()}`")
+
+
+def _watch(client: Client, ident: str) -> None:
+    shown = ""
+    while True:
+        row = next((r for r in client.get("/v1/runs") if r["id"] == ident), None)
+        text = f"{ident}: {row['state']} {row['step']}".rstrip() if row else f"{ident}: starts"
+        if text != shown:
+            talk(text)
+            shown = text
+        if row and row["state"] == "failed":
+            raise MainspringError("run-failed", f"`{ident}` failed: {row['error']}", f"mainspring runs show {ident}")
+        if row and row["state"] == "succeeded":
+            verdict = next((r["value"] for r in client.get("/v1/records", kind="gate") if r["value"]["run"] == ident), None)
+            if verdict is not None:
+                if not verdict["passed"]:
+                    hint = f"mainspring gate {verdict['model']}@{verdict['version']}"
+                    raise ObjectiveNotMet("refused", f"version {verdict['version']} was refused: {verdict['note']}", hint)
+                talk(f"version {verdict['version']} passed: {verdict['note']}")
+                return
+        time.sleep(0.3)

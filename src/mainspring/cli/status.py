@@ -1,0 +1,161 @@
+"""`mainspring status`: the loop at a glance, in 80 columns.
+
+What this is: one call and a page of text. Who calls it: `cli/main.py`; `up` shows the same page while it watches.
+What it must never do: import anything heavy: it answers within 600 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+
+from mainspring.cli.client import Client
+from mainspring.cli.output import WIDTH, Options, cell, emit, pass_options, state, table
+
+Json = Mapping[str, Any]
+
+
+@click.command()
+@pass_options
+def status(options: Options) -> None:
+    """Show the loop at a glance: what answers, what is tried, made, watched, spent and waited for."""
+    told = Client(options.state).get("/v1/status")
+    if options.output != "table":
+        emit(told, options.output)
+        return
+    click.echo(page(told, color=options.color))
+
+
+def page(told: Json, *, color: bool = False, events: int = 5) -> str:
+    """A status as text."""
+    parts = [_head(told), _endpoints(told, color), _pipelines(told, color), _watches(told, color), _cost(told)]
+    waiting = [_cut(f"  {state('waiting', ' ', color=color).rstrip()} {w['what']}: {w['why']}") for w in told["waiting"]]
+    parts.append("\n".join(["WAITING", *waiting]) if waiting else "")
+    bad = [_cut(f"  {state('bad', c['about'], color=color)}: {c['message']}") for c in _failing(told)]
+    parts.append("\n".join(["TROUBLE", *bad]) if bad else "")
+    happened = [_cut(f"  {moment(e['last'])}  {e['message']}{_times(e)}") for e in told["events"][:events]]
+    parts.append("\n".join(["EVENTS", *happened]) if happened else "")
+    return "\n\n".join(part for part in parts if part)
+
+
+def moment(at: float | None) -> str:
+    """Event time, in UTC."""
+    if at is None:
+        return "<none>"
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def length(seconds: float | None) -> str:
+    """Seconds as a person says them: `3d 4h`, `20m`, `5s`."""
+    if seconds is None:
+        return "<none>"
+    for unit, size, below, small in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if seconds >= size:
+            rest = int(seconds % size // small)
+            return f"{int(seconds // size)}{unit}" + (f" {rest}{below}" if rest else "")
+    return f"{seconds:.0f}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:.0f}ms"
+
+
+def _times(event: Json) -> str:
+    return f" (x{event['count']})" if event["count"] > 1 else ""
+
+
+def _cut(line: str, width: int = WIDTH) -> str:
+    text = " ".join(line.split("\n"))
+    plain = len(click.unstyle(text))
+    return text if plain <= width else f"{text[: width - 1 + len(text) - plain]}…"
+
+
+def _failing(told: Json) -> Iterator[Json]:
+    for condition in told["conditions"]:
+        if condition["status"] == "false" and not condition["about"].startswith(("drift/", "quality/")):
+            yield condition
+
+
+def _head(told: Json) -> str:
+    clock = told["clock"]
+    when = f"replay at {moment(clock['now'])} UTC" if clock["kind"] == "replay" else f"{moment(clock['now'])} UTC"
+    mood = "going down" if told["down"] else "quiet" if told["quiet"] else "at work"
+    gateway = told["gateway"]["address"] or "<none yet>"
+    first = f"{told['stack']['name']} · control: {told['control']} · {when} · {mood}"
+    return f"{_cut(first)}\ngateway http://{gateway}" if told["gateway"]["address"] else f"{_cut(first)}\ngateway {gateway}"
+
+
+def _endpoints(told: Json, color: bool) -> str:
+    rows = []
+    for endpoint in told["endpoints"]:
+        kind = "ok" if endpoint["ready"] else "waiting"
+        row = {"endpoint": endpoint["name"], "state": state(kind, "ready" if endpoint["ready"] else "not ready")}
+        row |= {"version": "<none>", "traffic": "<none>", "replicas": "<none>", "stage": ""}
+        for number, revision in enumerate(endpoint["revisions"]):
+            share = f"mirror {revision['mirror']:.0%}" if revision["mirror"] else f"{revision['share']:.0%}"
+            mine = {"version": revision["version"], "traffic": share}
+            mine["replicas"] = f"{len(revision['replicas'])}/{endpoint['replicas_wanted']}"
+            mine["stage"] = _stage(endpoint["rollout"], revision["version"])
+            rows.append(row | mine if number == 0 else {**dict.fromkeys(row, " "), **mine})
+        if not endpoint["revisions"]:
+            rows.append(row)
+    if not rows:
+        return ""
+    del color  # a table is cut by columns, so it stays plain
+    return table(rows, ["endpoint", "state", "version", "traffic", "replicas", ("rollout", "stage")]).replace("<none>\n", "\n")
+
+
+def _stage(rollout: Json | None, version: str) -> str:
+    if rollout is None or rollout["candidate"] != version:
+        return " "
+    if rollout["paused"]:
+        return f"{rollout['stage']}, paused"
+    if not rollout["ready"]:
+        return f"{rollout['stage']}, gets ready"
+    return f"{rollout['stage']} {length(rollout['elapsed'])} of {length(rollout['seconds'])}"
+
+
+def _pipelines(told: Json, color: bool) -> str:
+    del color
+    rows = []
+    for pipeline in told["pipelines"]:
+        last = pipeline["last"]
+        if pipeline["running"]:
+            step = f" ({last['step']}, {last['steps_done']}/{last['steps']})" if last and last["step"] else ""
+            what, why = state("progressing", f"{pipeline['running']}{step}"), pipeline["cause"]
+        elif last:
+            kind = "ok" if last["state"] == "succeeded" else "bad"
+            what, why = state(kind, f"{last['id']} {last['state']}"), last["error"]
+        else:
+            what, why = state("waiting", "no run yet"), ""
+        model = next((m for m in told["models"] if m["name"] == pipeline["produces"]), None)
+        versions = f"{model['versions']} ({model['refused']} refused)" if model else "0"
+        rows.append({"pipeline": pipeline["name"], "run": what, "versions": versions, "cause": cell(why or " ")})
+    return table(rows, ["pipeline", "run", "versions", "cause"]) if rows else ""
+
+
+def _watches(told: Json, color: bool) -> str:
+    del color
+    rows = []
+    for watch in told["watches"]:
+        if watch.get("unknown"):
+            what, why = state("unknown", "unknown"), watch["unknown"]
+        else:
+            fired = bool(watch.get("fired"))
+            what, why = state("bad" if fired else "ok", "fired" if fired else "steady"), watch.get("message", "")
+        rows.append({"watch": f"{watch['watch']}", "state": what, "looked": moment(watch["at"]), "message": why})
+    return table(rows, ["watch", "state", "looked", ("found", "message")]) if rows else ""
+
+
+def _cost(told: Json) -> str:
+    spend = told["spend"]
+    dollars = spend.get("dollars")
+    if dollars is None:
+        return ""
+    line = f"COST  ${dollars:.4f}"
+    if spend.get("budget"):
+        line += f" of a budget of ${spend['budget']:g}"
+    if spend.get("per_thousand") is not None:
+        line += f" · ${spend['per_thousand']:.5f} per 1000 predictions"
+    requests = sum(e.get("requests", 0) for e in told["predictions"].values())
+    errors = sum(e.get("errors", 0) for e in told["predictions"].values())
+    return f"{line} · {requests} requests, {errors} errors"

@@ -1,0 +1,307 @@
+"""Runs and versions in MLflow. The only module that imports mlflow.
+
+What this is: the model registry (versions, aliases, verdicts as tags) and the tracking of runs, in `mlflow.db` beside
+the artefacts, so that any MLflow client or UI opens them. Who calls it: the local world and the command line, in the
+controller's process. What it must never do: unpickle, believe a version without a sound manifest to be servable, or
+make a second version of one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from mainspring.artefacts.load import load_manifest, load_model
+from mainspring.errors import ArtefactError, EnvironmentError_, InputError, MainspringError
+from mainspring.loop.snapshot import RunSeen, VersionSeen
+from mainspring.pipelines.files import read_json
+from mainspring.pipelines.seen import RESULT, read_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RUN_TAG = "mainspring.run"
+VERDICT_TAG = "mainspring.verdict"
+NOTE_TAG = "mainspring.note"
+NUMBERS_TAG = "mainspring.numbers"
+_TAG_LIMIT = 4_500  # characters; MLflow takes 5,000
+_PARAM_LIMIT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunListed:
+    """A run, for people: what it used and what it gave."""
+
+    seen: RunSeen
+    cause: str
+    params: dict[str, str]
+    data: dict[str, str]  # source: digest
+    code: dict[str, str]  # step: digest
+    since: float | None
+    until: float | None
+    version: str = ""  # the version that was made of it
+    verdict: str = ""
+    finished: float = 0.0
+
+
+class Registry:
+    """The registry of one state folder. Raises `EnvironmentError_` when MLflow's database does not answer."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.database = state / "mlflow.db"
+        self._client: MlflowClient | None = None
+        self._seen: tuple[Any, ...] | None = None
+
+    def prepare(self) -> None:
+        """Make the database and its schema (some 2 seconds the first time)."""
+        with self._asked():
+            self._connected().search_registered_models(max_results=1)
+
+    def changed(self) -> bool:
+        """Say whether anything was written since this was asked last; three calls of `stat`, no query."""
+        now = tuple(self._stat(f"{self.database}{ending}") for ending in ("", "-wal", "-journal"))
+        different = now != self._seen
+        self._seen = now
+        return different
+
+    @staticmethod
+    def _stat(path: str) -> tuple[int, ...]:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return ()
+        return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def versions(self) -> tuple[VersionSeen, ...]:
+        """All versions of all models, by model and number."""
+        found = self._all(lambda token: self._connected().search_model_versions(max_results=1000, page_token=token))
+        return tuple(sorted(map(self._version, found), key=lambda v: (v.model, int(v.number))))
+
+    def _version(self, version: Any) -> VersionSeen:
+        tags = dict(version.tags or {})
+        folder = _local(version.source or "")
+        digest, note, servable = "", tags.get(NOTE_TAG, ""), False
+        try:
+            manifest = load_manifest(folder)
+            digest, servable = manifest.digest, True
+            load_model(folder, manifest)
+        except ArtefactError as error:
+            servable, note = False, note or error.message
+        return VersionSeen(
+            model=version.name,
+            number=str(version.version),
+            run=tags.get(RUN_TAG, ""),
+            digest=digest,
+            artefact=str(folder) if folder != Path() else "",
+            verdict=tags.get(VERDICT_TAG, ""),
+            note=note,
+            created=(version.creation_timestamp or 0) / 1000,
+            servable=servable,
+        )
+
+    def aliases(self) -> dict[str, dict[str, str]]:
+        """The aliases of each model, whoever set them."""
+        found = self._all(lambda token: self._connected().search_registered_models(max_results=1000, page_token=token))
+        return {model.name: {alias: str(number) for alias, number in model.aliases.items()} for model in found}
+
+    def register(self, model: str, run: str) -> str:
+        """Make the artefact of a run a version of `model`, and track the run; returns the version's number.
+
+        Idempotent by the run. Raises `ArtefactError` when the run has no sound artefact.
+        """
+        there = next((v for v in self._versions_of(model) if (v.tags or {}).get(RUN_TAG) == run), None)
+        if there is not None:
+            return str(there.version)
+        seen = read_run(self.state / "runs" / run)
+        folder = Path(seen.artefact) if seen.artefact else self.state / "artefacts" / model / run
+        load_model(folder, load_manifest(folder))
+        client = self._connected()
+        with self._asked():
+            tracked = self._track(model, run, seen)
+            self._ensure_model(model)
+            tags = {RUN_TAG: run, "mainspring.digest": seen.digest}
+            version = client.create_model_version(model, folder.resolve().as_uri(), run_id=tracked, tags=tags)
+        return str(version.version)
+
+    def set_alias(self, model: str, alias: str, number: str) -> None:
+        """Point an alias at a version; `""` takes it away. Idempotent."""
+        there = self.aliases().get(model, {}).get(alias, "")
+        client = self._connected()
+        with self._asked():
+            if number and there != number:
+                client.set_registered_model_alias(model, alias, number)
+            elif there and not number:
+                client.delete_registered_model_alias(model, alias)
+
+    def record_verdict(self, model: str, number: str, verdict: str, note: str, numbers: str) -> None:
+        """Write a gate's verdict beside the version. Idempotent."""
+        client = self._connected()
+        with self._asked():
+            for tag, value in ((NUMBERS_TAG, numbers), (NOTE_TAG, note), (VERDICT_TAG, verdict)):  # the verdict last
+                client.set_model_version_tag(model, number, tag, value[:_TAG_LIMIT])
+
+    def runs(self) -> tuple[RunListed, ...]:
+        """All runs that have a folder, in order of their number, with the versions that were made of them."""
+        made = {v.run: v for v in self.versions() if v.run}
+        folders = [path for path in (self.state / "runs").glob("*") if path.is_dir()]
+        return tuple(_listed(folder, made.get(folder.name)) for folder in sorted(folders, key=_order))
+
+    def close(self) -> None:
+        """Forget the connection."""
+        self._client = None
+
+    # --- MLflow ---
+
+    def _connected(self) -> MlflowClient:
+        if self._client is None:
+            for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):  # before the import, or it has no effect
+                os.environ[name] = "true"
+            os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+            import logging
+
+            for logger in ("mlflow", "alembic"):  # migrations and hints are no talk for people
+                logging.getLogger(logger).setLevel(logging.WARNING)
+            from mlflow import MlflowClient
+
+            self.state.mkdir(parents=True, exist_ok=True)
+            uri = f"sqlite:///{self.database.resolve()}"
+            with self._asked():
+                self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return self._client
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Tell what MLflow and its database raise as one error of ours."""
+        try:
+            yield
+        except MainspringError:
+            raise
+        except Exception as error:  # SQLAlchemy, Alembic, MLflow: each has its own
+            raise _unreachable(self.database, error) from error
+
+    def _all(self, page: Any) -> list[Any]:
+        """All pages of a search."""
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            with self._asked():
+                part = page(token)
+            found += part
+            token = getattr(part, "token", None)
+            if not token:
+                return found
+
+    def _versions_of(self, model: str) -> list[Any]:
+        quoted = model.replace("'", "")
+        client = self._connected()
+        return self._all(
+            lambda token: client.search_model_versions(f"name='{quoted}'", max_results=1000, page_token=token)
+        )
+
+    def _ensure_model(self, model: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._connected().create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _experiment(self, pipeline: str) -> str:
+        client = self._connected()
+        found = client.get_experiment_by_name(pipeline)
+        if found is not None:
+            return str(found.experiment_id)
+        location = (self.state / "artefacts").resolve().as_uri()
+        return str(client.create_experiment(pipeline, artifact_location=location))
+
+    def _track(self, model: str, run: str, seen: RunSeen) -> str:
+        """Log the run once; returns MLflow's id of it."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self._connected()
+        experiment = self._experiment(seen.pipeline or model)
+        before = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
+        if before and before[0].info.status == "FINISHED":
+            return str(before[0].info.run_id)
+        tracked = before[0] if before else client.create_run(experiment, run_name=run, tags={RUN_TAG: run})
+        listed = _listed(self.state / "runs" / run, None)
+        at = int(listed.finished * 1000)
+        metrics = [Metric(_name(k), v, at, 0) for k, v in seen.metrics.items()]
+        params = [Param(_name(k), v[:_PARAM_LIMIT]) for k, v in _params(listed).items()]
+        tags = [RunTag("mainspring.cause", listed.cause[:_TAG_LIMIT]), RunTag("mainspring.digest", seen.digest)]
+        tags += [RunTag(f"mainspring.code.{step}", digest) for step, digest in listed.code.items()]
+        for start in range(0, max(len(metrics), len(params), 1), 100):  # MLflow takes 100 parameters at once
+            part = slice(start, start + 100)
+            client.log_batch(tracked.info.run_id, metrics[part], params[part], tags if start == 0 else [])
+        client.set_terminated(tracked.info.run_id, "FINISHED")
+        return str(tracked.info.run_id)
+
+
+def _name(text: str) -> str:
+    """A name that MLflow takes."""
+    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)[:250]
+
+
+def _params(listed: RunListed) -> dict[str, str]:
+    return {
+        **listed.params,
+        **{f"data.{name}": digest for name, digest in listed.data.items()},
+        **{f"code.{step}": digest for step, digest in listed.code.items()},
+        "since": str(listed.since),
+        "until": str(listed.until),
+    }
+
+
+def _listed(folder: Path, version: VersionSeen | None) -> RunListed:
+    raw = read_json(folder / RESULT)
+    spec = read_json(folder / "spec.json")
+    told: dict[str, Any] = {**(spec if isinstance(spec, dict) else {}), **(raw if isinstance(raw, dict) else {})}
+    params = told.get("params") or {}
+    return RunListed(
+        seen=read_run(folder),
+        cause=str(told.get("cause", "")),
+        params={f"{step}.{key}": json.dumps(value) for step, fixed in params.items() for key, value in fixed.items()},
+        data={str(k): str(v) for k, v in (told.get("data") or {}).items()},
+        code={str(k): str(v) for k, v in (told.get("code") or {}).items()},
+        since=told.get("since"),
+        until=told.get("until"),
+        version=version.number if version else "",
+        verdict=version.verdict if version else "",
+        finished=float(told.get("finished") or 0.0),
+    )
+
+
+def _order(folder: Path) -> tuple[str, int]:
+    name, _, number = folder.name.rpartition("-")
+    return (name, int(number)) if number.isdigit() else (folder.name, 0)
+
+
+def find_run(runs: tuple[RunListed, ...], name: str) -> RunListed:
+    """The run of that name. Raises `InputError` when there is none."""
+    for run in runs:
+        if run.seen.id == name:
+            return run
+    raise InputError("no-run", f"there is no run `{name}`", "`mainspring runs list`")
+
+
+def _local(source: str) -> Path:
+    """The folder that a version's source names, when it is one of this machine."""
+    parsed = urlparse(source)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    return Path(source) if source.startswith("/") else Path()
+
+
+def _unreachable(database: Path, error: Exception) -> EnvironmentError_:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return EnvironmentError_(
+        "registry", f"the registry `{database}` does not answer: {lines[0]}", "`mainspring doctor`"
+    )

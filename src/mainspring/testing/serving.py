@@ -1,0 +1,238 @@
+"""Real gateways and replicas for tests: processes on free ports, their files in one folder.
+
+Who calls it: tests and benchmarks. What it must never do: leave a process behind (use it as a context).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+
+@dataclass
+class Reply:
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+def infer_body(values: Mapping[str, Any], id: str = "", datatypes: Mapping[str, str] | None = None, **more: Any) -> bytes:
+    """A request of one row of the Open Inference Protocol; FP64 unless `datatypes` says otherwise."""
+    inputs = [
+        {"name": name, "shape": [1], "datatype": (datatypes or {}).get(name, "FP64"), "data": [value]}
+        for name, value in values.items()
+    ]
+    return json.dumps(({"id": id} if id else {}) | more | {"inputs": inputs}).encode()
+
+
+def call(address: str, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None,
+         timeout: float = 20.0) -> Reply:  # fmt: skip
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection(address, timeout=timeout)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        answer = connection.getresponse()
+        return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
+
+
+class Client:
+    """A keep-alive client, as thin as can be: for load, and for counting what is lost."""
+
+    def __init__(self, address: str) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, body: bytes) -> Reply:
+        """Send a request; raises `OSError` or `EOFError` when the connection ends before the answer."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port)
+        reader, writer = self._streams
+        try:
+            writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body))
+            head = await reader.readuntil(b"\r\n\r\n")
+            lines = head.decode("latin-1").split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+            content = await reader.readexactly(int(headers["content-length"]))
+        except BaseException:
+            self.close()
+            raise
+        if headers.get("connection") == "close":
+            self.close()
+        return Reply(int(lines[0].split()[1]), headers, content)
+
+    async def post_until(self, path: str, body: bytes, seconds: float = 20.0) -> Reply:
+        """Send until there is an answer other than 5xx, as a careful client does."""
+        until = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                reply = await self.post(path, body)
+                if reply.status < 500 or time.monotonic() > until:
+                    return reply
+            if time.monotonic() > until:
+                raise TimeoutError(path)
+            await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        """Close the connection; the next request makes a new one."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def post_all(
+    address: Callable[[], str], path: str, bodies: Iterable[bytes], *, at_once: int = 8, retry: bool = False
+) -> list[Reply]:
+    """Send all bodies, `at_once` in flight; the answers in order of the bodies."""
+    todo = list(enumerate(bodies))[::-1]
+    replies: dict[int, Reply] = {}
+
+    async def work() -> None:
+        client, at = Client(address()), address()
+        while todo:
+            number, body = todo.pop()
+            if address() != at:
+                client.close()
+                client, at = Client(address()), address()
+            replies[number] = await (client.post_until(path, body) if retry else client.post(path, body))
+        client.close()
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    return [replies[number] for number in sorted(replies)]
+
+
+@dataclass
+class Process:
+    """A process of Mainspring's that announces an address."""
+
+    name: str
+    command: list[str]
+    announce: Path
+    log: Path
+    popen: subprocess.Popen[bytes]
+    address: str = ""
+
+    def wait_ready(self, seconds: float = 30.0) -> str:
+        """Wait for the announcement; returns the address."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.popen.poll() is not None:
+                raise RuntimeError(f"{self.name} ended with {self.popen.returncode}: {self.log.read_text()}")
+            with contextlib.suppress(OSError, ValueError):
+                said = json.loads(self.announce.read_text())
+                if said["pid"] == self.popen.pid:
+                    self.address = said["address"]
+                    return self.address
+            time.sleep(0.01)
+        raise TimeoutError(self.name)
+
+    def kill(self) -> None:
+        """kill -9, and wait."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; returns the exit status."""
+        self.popen.terminate()
+        return self.popen.wait(20)
+
+
+@dataclass
+class Site:
+    """A folder like a state folder, with a gateway and replicas in it."""
+
+    folder: Path
+    processes: list[Process] = field(default_factory=list)
+    epoch: int = 0
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in self.processes:
+            if process.popen.poll() is None:
+                process.popen.kill()
+            process.popen.wait()
+
+    def start(self, name: str, command: Sequence[str], before: Callable[[], None] | None = None) -> Process:
+        """Start `python -m ...`; its announcement and log are in the folder."""
+        announce = self.folder / "processes" / name / "address.json"
+        announce.parent.mkdir(parents=True, exist_ok=True)
+        log = self.folder / f"{name}.log"
+        full = [sys.executable, "-m", *command, "--announce", str(announce)]
+        out: IO[bytes]
+        with log.open("ab") as out:
+            popen = subprocess.Popen(full, stdout=out, stderr=out, preexec_fn=before)  # noqa: PLW1509 - tests only
+        process = Process(name, full, announce, log, popen)
+        self.processes.append(process)
+        return process
+
+    def replica(self, artefact: Path, name: str = "delay-1-0", version: str = "1", *more: str) -> Process:
+        """Start a replica of `artefact` (code snapshots in `<folder>/code`)."""
+        return self.start(
+            name,
+            ["mainspring.replicas.onnx", "--artefact", str(artefact), "--name", name, "--model", "delay",
+             "--version", version, "--code", str(self.folder / "code"), *more],
+        )  # fmt: skip
+
+    def gateway(self, name: str = "gateway-0", *more: str, before: Callable[[], None] | None = None) -> Process:
+        """Start a gateway worker on a free port."""
+        command = ["mainspring.gateway", "--name", name, "--port", "0"]
+        for folder in ("acks", "segments"):
+            command += [f"--{folder}", str(self.folder / folder)]
+        return self.start(name, [*command, "--routes", str(self.folder / "routes.json"), *more], before)
+
+    def route(self, revisions: Sequence[tuple[str, int, Sequence[str]]], endpoint: str = "delay", clock: str = "wall",
+              wait: Sequence[str] = (), **more: Any) -> None:  # fmt: skip
+        """Write routes: (revision `name-version`, weight, addresses); wait until the named workers have them."""
+        self.epoch += 1
+        rows = [
+            {"name": name, "version": name.rpartition("-")[2], "weight": weight, "replicas": list(addresses)}
+            for name, weight, addresses in revisions
+        ]
+        table = {"epoch": self.epoch, "clock": clock, "endpoints": {endpoint: {"revisions": rows} | more}}
+        fresh = self.folder / "routes.json.new"
+        fresh.write_text(json.dumps(table))
+        fresh.replace(self.folder / "routes.json")
+        until = time.monotonic() + 10
+        while not all(self.acked(worker) == self.epoch for worker in wait):
+            if time.monotonic() > until:
+                raise TimeoutError(f"epoch {self.epoch} is not acknowledged")
+            time.sleep(0.01)
+
+    def acked(self, worker: str) -> int:
+        """The epoch that a worker has acknowledged; 0 for none."""
+        try:
+            return int(json.loads((self.folder / "acks" / f"{worker}.json").read_text())["epoch"])
+        except (OSError, ValueError):
+            return 0
+
+    def records(self, kind: str = "p") -> list[dict[str, Any]]:
+        """All whole records in the segments, in order of files."""
+        found = []
+        for path in sorted((self.folder / "segments").glob("*.jsonl")):
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                with contextlib.suppress(ValueError):
+                    record = json.loads(line)
+                    if record["k"] == kind:
+                        found.append(record)
+        return found

@@ -1,0 +1,78 @@
+"""How far the loop may go alone: `watch`, `suggest`, `act`, and `down`."""
+
+from __future__ import annotations
+
+from mainspring.loop.draft import Snapshot
+from mainspring.loop.memory import Memory, from_json, to_json
+from mainspring.loop.snapshot import Desired, Now, Observed
+from mainspring.testing.virtual import VirtualLoop
+from mainspring.worlds.twin.foresee import foresee
+from tests.loop.stacks import MARCH, flights
+
+
+def test_watch_begins_nothing_and_says_what_it_would_do() -> None:
+    """`control: watch` leaves the world alone."""
+    loop = VirtualLoop(flights(control="watch"), MARCH).run(days=20)
+    assert not loop.world.processes
+    assert not loop.world.runs
+    assert any("StartRun" in w.why for w in loop.store.waiting())
+
+
+def test_suggest_waits_for_approval_of_changes_but_keeps_things_up() -> None:
+    """`control: suggest` starts no run unasked; approved, it does; a crash is mended without asking."""
+    loop = VirtualLoop(flights(control="suggest"), MARCH).run(days=1)
+    assert not loop.world.runs
+    step = next(w.what.removeprefix("approval/") for w in loop.store.waiting() if "StartRun" in w.why)
+    loop.ask("approve", step)
+    loop.run()
+    assert [v.number for v in loop.world.versions] == ["1"]
+    loop.world.crash("delay-1-0")
+    loop.run()
+    assert "delay-1-0" in loop.story()["answering"]
+
+
+def test_down_leaves_no_process_and_up_again_is_the_same() -> None:
+    """`down` stops everything, gateway before replicas; `up` brings the same versions back."""
+    loop = VirtualLoop(flights(), MARCH).run(days=40)
+    story = loop.story()
+    loop.down = True
+    loop.run()
+    assert loop.story()["answering"] == []
+    loop.down = False
+    loop.run()
+    assert loop.story() == story
+
+
+def test_plan_is_the_twin_forked_from_the_live_snapshot() -> None:
+    """`foresee` begins nothing in the world it forked from, and ends with everything up."""
+    loop = VirtualLoop(flights(), MARCH).run(days=1)
+    loop.world.crash("delay-1-0")
+    before = loop.story()
+    snapshot = Snapshot(Now(loop.world.wall, loop.world.mono, 0.0), Desired(flights(), "r1"), loop.world.observe(), {}, loop.store.load()[1])
+    path = foresee(snapshot)
+    assert path.quiet
+    assert [type(step.action).__name__ for _, step in path.steps][0] == "StartReplica"
+    assert loop.story() == before
+    assert {p.name for p in path.observed.processes if p.state == "ready"} >= {"delay-1-0", "gateway-0"}
+
+
+def test_foresee_from_nothing_shows_the_first_version() -> None:
+    """`plan` in an empty folder shows the run, the gateway and the replica that `up` would start."""
+    path = foresee(Snapshot(Now(MARCH, 0.0, 0.0), Desired(flights(), "r1"), Observed(), {}, Memory()))
+    names = [type(step.action).__name__ for _, step in path.steps]
+    assert names[0] == "StartRun"
+    assert {"StartGateway", "StartReplica", "RegisterVersion", "RecordVerdict"} <= set(names)
+
+
+def test_memory_survives_being_written() -> None:
+    """What is remembered is the same after a round through JSON."""
+    memory = VirtualLoop(flights(), MARCH).run(days=22).store.load()[1]
+    assert memory.rollouts
+    assert from_json(to_json(memory)) == memory
+
+
+def test_a_newer_memory_means_hold() -> None:
+    """What a newer Mainspring remembered is left alone."""
+    loop = VirtualLoop(flights(), MARCH)
+    path = foresee(Snapshot(Now(MARCH, 0.0, 0.0), Desired(loop.stack, "r1"), Observed(), {}, Memory(schema=99)))
+    assert not path.steps
