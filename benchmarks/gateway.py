@@ -125,7 +125,7 @@ def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Figures as the benchmark results are written."""
     made = []
 
-    def add(name: str, value: float, unit: str, compared_with: str, aim: float | None, at_most: bool = True) -> None:
+    def add(name: str, value: float, unit: str, compared_with: str, aim: float | None, *, at_most: bool = True) -> None:
         met = None if aim is None else bool(value <= aim if at_most else value >= aim)
         made.append({"name": name, "value": round(value, 4), "unit": unit, "compared_with": compared_with,
                      "aim": aim, "met": met})  # fmt: skip
@@ -142,8 +142,9 @@ def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "the replica alone, same run",
                 1.0 if low and key == "p50" else None,
             )
-        add(f"throughput at {n} in flight", middle(through, "rate"), "requests/s", f"direct: {middle(direct, 'rate'):.0f}",
-            None if low else 2000.0, at_most=False)  # fmt: skip
+        rate, aim = middle(through, "rate"), None if low else 2000.0
+        peer = f"direct: {middle(direct, 'rate'):.0f}"
+        add(f"throughput at {n} in flight", rate, "requests/s", peer, aim, at_most=False)
         add(f"throughput ratio at {n} in flight", middle(through, "rate") / middle(direct, "rate"), "", "direct", None)
         for part in ("gateway", "replica"):
             add(f"CPU of the {part} at {n} in flight", middle(through, f"cpu_{part}"), "us/request", "", None)
@@ -151,6 +152,7 @@ def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measure, print, and write the figures where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -170,8 +172,9 @@ def main() -> None:
     for row in rows:
         for way in ("direct", "gateway"):
             s = row[way]
-            print(f"{row['at_once']:>9} {way:>8} {middle(s, 'p50'):8.3f} {middle(s, 'p99'):8.3f} {middle(s, 'rate'):8.0f} "
-                  f"{middle(s, 'cpu_gateway'):11.0f} {middle(s, 'cpu_replica'):11.0f}")  # fmt: skip
+            latency = f"{middle(s, 'p50'):8.3f} {middle(s, 'p99'):8.3f} {middle(s, 'rate'):8.0f}"
+            used = f"{middle(s, 'cpu_gateway'):11.0f} {middle(s, 'cpu_replica'):11.0f}"
+            print(f"{row['at_once']:>9} {way:>8} {latency} {used}")
     made = figures(rows)
     for figure in made:
         verdict = "" if figure["met"] is None else f"  aim {figure['aim']:g}: {'met' if figure['met'] else 'NOT MET'}"

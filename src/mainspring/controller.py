@@ -13,7 +13,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,7 @@ class Parts:
     quiesce: Callable[[str], None]  # ask the gateway worker at an address to write down all; raises `OSError`
     spend: Callable[[], dict[str, Any]] = dict  # the bill up to now, for people
     traffic: Callable[[], dict[str, Any]] = dict  # counts of predictions, for people
+    runs: Callable[[], Sequence[Any]] = tuple  # all runs with what they used and gave, for people
     close: tuple[Callable[[], object], ...] = ()
 
 
@@ -182,7 +183,7 @@ class Controller:
         except Conflict as error:
             LOG.info("%s", error.message)
             return 0.0
-        except Exception as error:  # noqa: BLE001  the loop outlives whatever a part does
+        except Exception as error:  # the loop outlives whatever a part does
             return self._failed(error)
         self._went_well(number, plan)
         if self._down and self._all_down(plan):
@@ -244,7 +245,7 @@ class Controller:
                 return
             try:
                 errand.done.set_result(errand.work())
-            except Exception as error:  # noqa: BLE001  it is the asker's
+            except Exception as error:  # it is the asker's
                 errand.done.set_exception(error)
 
     def _refuse_errands(self) -> None:

@@ -30,9 +30,16 @@ def test_takes_along_what_is_imported(tmp_path: Path) -> None:
         other="raise RuntimeError\n",
         json="raise RuntimeError\n",
     )
-    write(folder / "pack", __init__="", inner="from . import deep\nfrom .deep import D\ndef g(x):\n    return D * x\n", deep="D = 2\n")
+    write(
+        folder / "pack",
+        __init__="",
+        inner="from . import deep\nfrom .deep import D\ndef g(x):\n    return D * x\n",
+        deep="D = 2\n",
+    )
     digest = code.snapshot(folder, "flights", tmp_path / "code")
-    kept = sorted(p.relative_to(tmp_path / "code" / digest).as_posix() for p in (tmp_path / "code" / digest).rglob("*.py"))
+    kept = sorted(
+        p.relative_to(tmp_path / "code" / digest).as_posix() for p in (tmp_path / "code" / digest).rglob("*.py")
+    )
     assert kept == ["flights.py", "late_one.py", "pack/__init__.py", "pack/deep.py", "pack/inner.py", "side.py"]
     assert code.load(tmp_path / "code", digest, "flights:f")(3) == 110
     assert code.snapshot(folder, "flights", tmp_path / "code") == digest

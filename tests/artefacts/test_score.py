@@ -35,7 +35,12 @@ def test_what_is_not_right_is_refused(tmp_path: Path) -> None:
         (folder / "manifest.json").write_bytes(bad)
         with pytest.raises(ArtefactError):
             load_manifest(folder)
-    for change in ({"format": "pickle"}, {"inputs": ()}, {"inputs": (Field("a", "FP16"),)}, {"inputs": (Field("a", "BYTES"),)}):
+    for change in (
+        {"format": "pickle"},
+        {"inputs": ()},
+        {"inputs": (Field("a", "FP16"),)},
+        {"inputs": (Field("a", "BYTES"),)},
+    ):
         save_manifest(folder, replace(manifest, **change))
         with pytest.raises(ArtefactError):
             load_manifest(folder)
@@ -62,15 +67,21 @@ def test_batches_equal_rows_alone(tmp_path: Path, features: bool) -> None:
     random = np.random.default_rng(1)
     n = 100
     if features:
-        columns = {"hour": random.integers(0, 24, n), "distance": random.uniform(0, 3000, n), "carrier": random.choice(["UA", "AA"], n)}
+        columns = {
+            "hour": random.integers(0, 24, n),
+            "distance": random.uniform(0, 3000, n),
+            "carrier": random.choice(["UA", "AA"], n),
+        }
     else:
         columns = {f"x{i}": random.standard_normal(n) for i in range(4)}
     together = scorer.score(columns)
-    assert together.dtype == np.float64 and together.shape == (n,)
+    assert together.dtype == np.float64
+    assert together.shape == (n,)
     assert np.ptp(together) > 0.05
     alone = np.concatenate([scorer.score({k: v[i : i + 1] for k, v in columns.items()}) for i in range(n)])
     backwards = scorer.score({k: v[::-1] for k, v in columns.items()})[::-1]
-    assert np.array_equal(together, alone) and np.array_equal(together, backwards)
+    assert np.array_equal(together, alone)
+    assert np.array_equal(together, backwards)
 
 
 def test_the_expected_number(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Door:
             return None
         request = json.loads(body)
         if path.endswith("/feedback"):
-            self.truths |= {t["id"]: t["truth"] for t in request["truths"]}
+            self.truths |= {t["id"]: t["truth"] for t in request["feedback"]}
             return 200, b"{}"
         self.seen[request["id"]] = self.seen.get(request["id"], 0) + 1
         return 200, b'{"outputs":[{"name":"score","datatype":"FP64","shape":[1],"data":[0.25]}]}'

@@ -47,7 +47,8 @@ PLANES = pd.DataFrame([{"tailnum": "N1", "year": 1999.0, "seats": 149}])
 
 
 def _ingest(**changes: object) -> pd.Series:
-    return steps.ingest(_flights(**changes), _weather(), PLANES).iloc[0]
+    row: pd.Series = steps.ingest(_flights(**changes), _weather(), PLANES).iloc[0]
+    return row
 
 
 def test_a_row_is_a_flight_in_utc_with_its_own_id() -> None:

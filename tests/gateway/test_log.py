@@ -95,7 +95,9 @@ def line(id: str, role: str = "live", owes: str = "") -> bytes:
 
 def test_debts_of_earlier_boots(tmp_path: Path) -> None:
     """What was owed and not paid is found over all boots, torn lines aside; settled parts are not read again."""
-    (tmp_path / "g-0a-0.jsonl").write_bytes(line("1") + line("2", owes="e-2") + line("3", owes="e-2") + b'{"endpoint":"e')
+    (tmp_path / "g-0a-0.jsonl").write_bytes(
+        line("1") + line("2", owes="e-2") + line("3", owes="e-2") + b'{"endpoint":"e'
+    )
     (tmp_path / "g-0b-0.jsonl").write_bytes(b"not json\n" + line("2", "mirror") + line("4", owes="e-2"))
     (tmp_path / "other-0b-0.jsonl").write_bytes(line("5", owes="e-2"))
     debts = Settled(tmp_path, "g", "0c").debts()

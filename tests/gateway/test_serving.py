@@ -60,11 +60,13 @@ def test_an_answer_and_its_record(one: tuple[Site, str]) -> None:
 def test_made_ids_are_echoed(one: tuple[Site, str]) -> None:
     """Without an id the gateway makes one: in the header, the body and the record."""
     site, address = one
-    reply = send(address, infer_body(X))
-    id = reply.headers["x-request-id"]
-    assert len(id) == 32
-    assert reply.json()["id"] == id
-    assert any(r["id"] == id for r in site.records())
+    plain = infer_body(X)
+    for body in (plain, plain.replace(b"{", b'{"id": "",', 1), plain.replace(b"{", b'{"id": null,', 1)):
+        reply = send(address, body)
+        id = reply.headers["x-request-id"]
+        assert len(id) == 32
+        assert reply.json()["id"] == id
+        assert any(r["id"] == id for r in site.records())
 
 
 def test_canary_shares(world: tuple[Site, Process, Process, Process]) -> None:
@@ -107,7 +109,7 @@ def test_mirror_never_hurts(world: tuple[Site, Process, Process, Process]) -> No
     site, gateway, a, _ = world
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        dead = "127.0.0.1:%d" % nobody.getsockname()[1]
+        dead = f"127.0.0.1:{nobody.getsockname()[1]}"
         both = [("delay-1", 10_000, [a.address]), ("delay-9", 0, [dead])]
         site.route(both, mirror="delay-9", mirror_share=10_000, wait=["gateway-0"])
         started = time.monotonic()
@@ -244,7 +246,8 @@ def test_feedback_is_checked(one: tuple[Site, str]) -> None:
     site, address = one
     path = "/v2/models/delay/feedback"
     for bad in (b"{}", b'{"feedback": [{"id": 1}]}', b'{"feedback": [{"id": "", "truth": {"late": 1}}]}',
-                b'{"feedback": [{"id": "a", "truth": {"late": "yes"}}]}', b'{"feedback": [{"id": "a", "truth": {"a": NaN}}]}'):  # fmt: skip
+                b'{"feedback": [{"id": "a", "truth": {"late": "yes"}}]}',
+                b'{"feedback": [{"id": "a", "truth": {"a": NaN}}]}'):  # fmt: skip
         assert send(address, bad, path).status == 400
     many = json.dumps({"feedback": [{"id": f"f{i}", "truth": {"late": i % 2}} for i in range(500)]}).encode()
     assert send(address, many, path).json() == {"accepted": 500}

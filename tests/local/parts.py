@@ -45,11 +45,12 @@ class JsonRegistry:
         found: dict[str, dict[str, str]] = self._read()["aliases"]
         return found
 
-    def register(self, model: str, run: RunSeen) -> str:
+    def register(self, model: str, run: str) -> str:
         kept = self._read()
-        if all(row["run"] != run.id for row in kept["versions"]):
+        if all(row["run"] != run for row in kept["versions"]):
+            result = json.loads((self.path.parent / "runs" / run / "result.json").read_text())
             number = str(len(kept["versions"]) + 1)
-            version = VersionSeen(model, number, run.id, run.digest, run.artefact)
+            version = VersionSeen(model, number, run, result["digest"], result["artefact"])
             kept["versions"].append(dataclasses.asdict(version))
             self._write(kept)
         return ""
@@ -61,7 +62,7 @@ class JsonRegistry:
             kept["aliases"][model][alias] = number
         self._write(kept)
 
-    def record_verdict(self, model: str, number: str, verdict: str, note: str, numbers_json: str) -> None:
+    def record_verdict(self, model: str, number: str, verdict: str, note: str, numbers: str) -> None:
         kept = self._read()
         for row in kept["versions"]:
             if (row["model"], row["number"]) == (model, number):

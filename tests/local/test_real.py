@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from mainspring.loop.plan import StartRun
 from mainspring.loop.snapshot import RunSeen
+from mainspring.pipelines.registry import Registry
 from mainspring.pipelines.seen import prepare_run, read_run
 from mainspring.testing.artefacts import tiny_artefact
-from mainspring.testing.conformance import ProcessConformance, RouteConformance, RunConformance
+from mainspring.testing.conformance import WorldConformance
 from mainspring.worlds.local.world import Programs
 
 from .parts import Here, here
@@ -73,19 +75,29 @@ class RealRuns:
         return read_run(folder)
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cache goes from test to test."""
+    return tmp_path_factory.mktemp("warm")
+
+
 @pytest.mark.slow
-class TestRealPrograms(ProcessConformance, RunConformance, RouteConformance):
-    """Everything real but the registry."""
+class TestRealPrograms(WorldConformance):
+    """Everything real, MLflow's registry too. Runs after the first find their steps in the cache."""
 
     patience = 90.0
     tick = 0.1
 
     @pytest.fixture
-    def world(self, tmp_path: Path) -> Iterator[Here]:
+    def world(self, tmp_path: Path, warm: Path) -> Iterator[Here]:
         """A fresh world with a tiny artefact and a tiny stack."""
         (tmp_path / "mainspring.yaml").write_text(STACK)
         (tmp_path / "tiny.py").write_text(MODULE)
         with here(tmp_path, Programs()) as found:
             tiny_artefact(found.artefact, found.state / "code")
+            shutil.copytree(warm, found.state / "cache", dirs_exist_ok=True)
             found.world._runs = RealRuns(found.state)
+            found.world._registry = registry = Registry(found.state)
             yield found
+            registry.close()
+            shutil.copytree(found.state / "cache", warm, dirs_exist_ok=True)

@@ -56,7 +56,10 @@ def test_protocol(served: tuple[Site, Process]) -> None:
 def test_answers_equal_the_scorer(served: tuple[Site, Process]) -> None:
     """Single rows in whatever batches, and many rows in one request, score as the scorer does, bit for bit."""
     site, process = served
-    rows = [{"hour": i % 13, "distance": i * 7.5 if i % 5 else None, "carrier": ["UA", "AA", None][i % 3]} for i in range(64)]
+    rows = [
+        {"hour": i % 13, "distance": i * 7.5 if i % 5 else None, "carrier": ["UA", "AA", None][i % 3]}
+        for i in range(64)
+    ]
     columns = {name: [row[name] for row in rows] for name in TYPES}
     expected = Scorer(site.folder / "a", site.folder / "code").score(columns).tolist()
     bodies = [infer_body(row, f"r{i}", TYPES) for i, row in enumerate(rows)]

@@ -41,12 +41,8 @@ def test_kill_9_loses_no_acknowledged_commit(tmp_path: Path) -> None:
     chance = random.Random(7)
     path = tmp_path / "state.db"
     for _ in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", COMMITTER, str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=faults.same_mainspring(),
-        )
+        command = [sys.executable, "-c", COMMITTER, str(path)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=faults.same_mainspring())
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "open\n"
@@ -109,13 +105,9 @@ try:
 except EnvironmentError_ as error:
     print(error.code, store.load()[0])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "state.db")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=faults.same_mainspring(),
-    )
+    command = [sys.executable, "-c", code, str(tmp_path / "state.db")]
+    env = faults.same_mainspring()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.stdout.split() in (["disk-full", "1"], ["state-unwritable", "1"]), done
     store = SqliteStore(tmp_path / "state.db")
     assert store.load() == (1, Memory(epoch=1))

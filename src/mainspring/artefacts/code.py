@@ -253,7 +253,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._source, self._builtins = source, own_builtins
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the loader protocol
         return compile(self._source, self.path, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -266,7 +266,7 @@ class _Finder:
 
     active: _Snapshot | None = None
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
         return self.active.spec(name) if self.active is not None and self.active.owns(name) else None
 
 

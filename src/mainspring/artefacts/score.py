@@ -118,7 +118,8 @@ class Scorer:
         width = self._session.get_inputs()[0].shape[-1]
         if isinstance(width, int) and width != len(self._columns):
             raise ArtefactError(
-                "artefact-unfit", f"`{artefact}`: the model takes {width} columns, its manifest has {len(self._columns)}"
+                "artefact-unfit",
+                f"`{artefact}`: the model takes {width} columns, its manifest has {len(self._columns)}",
             )
         self._features: Callable[[Any], Any] | None = None
         if self.manifest.features:

@@ -29,8 +29,8 @@ def backup(options: Options, target: Path) -> None:
 
 def _copy(state: Path, target: Path) -> None:
     """Nobody is up: copy the file under the folder's lock."""
-    from mainspring.store.sqlite import SqliteStore  # noqa: PLC0415  only here
-    from mainspring.worlds.local.folder import LocalFolder  # noqa: PLC0415
+    from mainspring.store.sqlite import SqliteStore
+    from mainspring.worlds.local.folder import LocalFolder
 
     if not (state / "state.db").exists():
         raise InputError("nothing-to-save", f"there is no state in `{state}`", "mainspring up")

@@ -128,7 +128,7 @@ def who() -> str:
 
 def ask(client: Client, verb: str, target: str, args: dict[str, Any] | None = None, patience: float = 20.0) -> str:
     """Ask for something and wait for the answer: its message. Raises `MainspringError` when it is not accepted."""
-    import time  # noqa: PLC0415  not needed by verbs that only look
+    import time
 
     ident = client.post("/v1/requests", {"verb": verb, "target": target, "args": args or {}})["id"]
     until = time.monotonic() + patience

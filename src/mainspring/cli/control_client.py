@@ -75,7 +75,7 @@ class Control:
         except Conflict as error:
             if error.code != "clock-backwards":
                 raise
-            answer = self.client.get("/v1/wait", CALL + 20.0, timeout=CALL)
+            answer = self.client.get(f"/v1/wait?timeout={CALL:g}", CALL + 20.0)
         return answer
 
     def gateway(self, patience: float = 120.0) -> str:

@@ -79,9 +79,10 @@ def _head(told: Json) -> str:
     clock = told["clock"]
     when = f"replay at {moment(clock['now'])} UTC" if clock["kind"] == "replay" else f"{moment(clock['now'])} UTC"
     mood = "going down" if told["down"] else "quiet" if told["quiet"] else "at work"
-    gateway = told["gateway"]["address"] or "<none yet>"
+    address = told["gateway"]["address"]
+    gateway = f"http://{address}" if address else "<none yet>"
     first = f"{told['stack']['name']} · control: {told['control']} · {when} · {mood}"
-    return f"{_cut(first)}\ngateway http://{gateway}" if told["gateway"]["address"] else f"{_cut(first)}\ngateway {gateway}"
+    return f"{_cut(first)}\ngateway {gateway}"
 
 
 def _endpoints(told: Json, color: bool) -> str:
@@ -89,7 +90,7 @@ def _endpoints(told: Json, color: bool) -> str:
     for endpoint in told["endpoints"]:
         kind = "ok" if endpoint["ready"] else "waiting"
         row = {"endpoint": endpoint["name"], "state": state(kind, "ready" if endpoint["ready"] else "not ready")}
-        row |= {"version": "<none>", "traffic": "<none>", "replicas": "<none>", "stage": ""}
+        row |= {"version": "<none>", "traffic": "<none>", "replicas": "<none>", "stage": " "}
         for number, revision in enumerate(endpoint["revisions"]):
             share = f"mirror {revision['mirror']:.0%}" if revision["mirror"] else f"{revision['share']:.0%}"
             mine = {"version": revision["version"], "traffic": share}
@@ -101,7 +102,7 @@ def _endpoints(told: Json, color: bool) -> str:
     if not rows:
         return ""
     del color  # a table is cut by columns, so it stays plain
-    return table(rows, ["endpoint", "state", "version", "traffic", "replicas", ("rollout", "stage")]).replace("<none>\n", "\n")
+    return table(rows, ["endpoint", "state", "version", "traffic", "replicas", ("rollout", "stage")])
 
 
 def _stage(rollout: Json | None, version: str) -> str:

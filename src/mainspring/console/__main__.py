@@ -104,12 +104,16 @@ async def _serve(controller: Controller) -> None:
     state = controller.state
     unix, tcp = unix_door(state / "control.sock"), tcp_door()
     port = int(tcp.getsockname()[1])
-    app: App = api(controller)  # type: ignore[assignment]  # FastAPI is an ASGI app
+    app: App = api(controller)
     servers = [_server(Door(app, None)), _server(Door(app, Token(state / "control.token"), port))]
     serving = [asyncio.create_task(s.serve(sockets=[door])) for s, door in zip(servers, (unix, tcp), strict=True)]
     ended = asyncio.Event()
     here = asyncio.get_running_loop()
-    controller.ended = lambda: here.call_soon_threadsafe(ended.set)
+
+    def tell() -> None:
+        here.call_soon_threadsafe(ended.set)
+
+    controller.ended = tell
     for number in (signal.SIGTERM, signal.SIGINT):
         here.add_signal_handler(number, controller.stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -143,7 +147,7 @@ def _announce(controller: Controller, port: int) -> None:
 
 def _server(app: Door) -> _Server:
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn's own type of an ASGI app is narrower
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

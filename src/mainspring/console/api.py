@@ -161,16 +161,16 @@ def _reading(app: FastAPI, controller: Controller) -> None:
 
     @app.get("/v1/runs", tags=["look"])
     def runs() -> Any:
-        """Runs of pipelines, in the order of their names."""
-        return [views.run(seen) for seen in _look(controller).observed.runs]
+        """Runs of pipelines, in order: parameters, metrics, digests of data and code, verdicts."""
+        return [views.listed(one) for one in controller.parts.runs()]
 
     @app.get("/v1/runs/{ident}", tags=["look"])
     def run(ident: str) -> Any:
-        """One run: its steps, metrics, gate's numbers."""
-        seen = next((r for r in _look(controller).observed.runs if r.id == ident), None)
-        if seen is None:
+        """One run, with its steps and the gate's numbers."""
+        one = next((r for r in controller.parts.runs() if r.seen.id == ident), None)
+        if one is None:
             raise InputError("no-such-run", f"there is no run `{ident[:60]}`", "mainspring runs list")
-        return views.plain(seen)
+        return {**views.listed(one), "steps": views.plain(one.seen.steps), "gate": views.plain(one.seen.gate)}
 
     @app.get("/v1/versions", tags=["look"])
     def versions() -> Any:
@@ -195,6 +195,7 @@ def _status(controller: Controller) -> dict[str, Any]:
     stack = look.desired.stack
     spec_path = kept.path if kept else str(controller.parts.path)
     judged = [*store.records("drift"), *store.records("quality")]
+    happened = [views.event(e) for e in store.events(limit=10)]
     conditions = [views.plain(c) for c in look.plan.conditions]
     if trouble is not None:
         message = f"{trouble.message} ({trouble.times} times in a row; tried again)"
@@ -218,7 +219,9 @@ def _status(controller: Controller) -> dict[str, Any]:
         "watches": views.watches(judged),
         "waiting": views.waits(look.plan, [trouble.message] if trouble else []),
         "conditions": conditions,
-        "events": [views.event(e) for e in store.events(limit=10)],
+        "events": happened,
+        "live": views.live(look),
+        "event": happened[0]["message"] if happened else "",
         "spend": views.budget(stack, controller.parts.spend()),
         "predictions": views.plain(controller.parts.traffic()),
         "registry": look.observed.registry,

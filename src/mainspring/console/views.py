@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mainspring.controller import Look
+from mainspring.decide.routes import EndpointRoutes
 from mainspring.loop.memory import RolloutMemory
 from mainspring.loop.plan import Plan, Record, Step
 from mainspring.loop.snapshot import Observed, RunSeen, VersionSeen
@@ -40,7 +41,7 @@ def endpoints(look: Look) -> list[Json]:
     memory, table = look.plan.memory, look.observed.routes
     rows = []
     for name, spec in look.desired.stack.serving.items():
-        routes = table.endpoints.get(name) if table else None
+        routes = table.endpoints.get(name, EndpointRoutes(())) if table else EndpointRoutes(())
         revisions = [
             {
                 "name": r.name,
@@ -49,7 +50,7 @@ def endpoints(look: Look) -> list[Json]:
                 "mirror": routes.mirror_share / 10_000 if routes.mirror == r.name else 0.0,
                 "replicas": list(r.replicas),
             }
-            for r in (routes.revisions if routes else ())
+            for r in routes.revisions
         ]
         model = memory.models.get(spec.model_name)
         rows.append(
@@ -160,6 +161,13 @@ def run(seen: RunSeen) -> Json:
     }
 
 
+def listed(one: Any) -> Json:
+    """A run (`pipelines.registry.RunListed`) with what it used and gave."""
+    told: Json = plain(one)
+    told.pop("seen")
+    return {**run(one.seen), **told}
+
+
 def watches(records: Iterable[Record]) -> list[Json]:
     """The latest judgement of each watch of an endpoint."""
     latest: dict[tuple[str, str], Record] = {}
@@ -203,6 +211,14 @@ def kept_step(kept: StepKept) -> Json:
 def processes(observed: Observed) -> list[Json]:
     """Each supervised process."""
     return [plain(p) for p in observed.processes]
+
+
+def live(look: Look) -> str:
+    """The version that answers most requests of the first endpoint; "" for none."""
+    for endpoint in endpoints(look):
+        answering = [r for r in endpoint["revisions"] if r["share"] and r["replicas"]]
+        return str(max(answering, key=lambda r: float(r["share"]))["version"]) if answering else ""
+    return ""
 
 
 def gateway(observed: Observed) -> Json:

@@ -14,12 +14,14 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from mainspring.decide.price import Bill, Usage, bill
 from mainspring.errors import EnvironmentError_
+
+DAY = 86400.0
 
 
 class UsageSource(Protocol):
@@ -37,13 +39,16 @@ class Uptime:
     last: float | None = None  # real time of the last tick, POSIX seconds
     up: bool = False  # whether anything ran at the last tick
     boot: str = ""  # of the machine
+    days: dict[str, float] = field(default_factory=dict)  # seconds by the day (since 1970, UTC) they were counted on
 
 
 def advance(uptime: Uptime, now: float, up: bool, boot: str) -> Uptime:
     """Count the time since the last tick; a clock that went back counts nothing."""
     counts = uptime.up and uptime.last is not None and uptime.boot == boot
     passed = max(0.0, now - uptime.last) if counts and uptime.last is not None else 0.0
-    return Uptime(uptime.seconds + passed, now, up, boot)
+    day = str(int(now // DAY))
+    days = {**uptime.days, day: uptime.days.get(day, 0.0) + passed} if passed else uptime.days
+    return Uptime(uptime.seconds + passed, now, up, boot, days)
 
 
 class Meter:
@@ -81,6 +86,14 @@ class Meter:
             ) from error
         return self._uptime.seconds
 
+    def spent(self, period: float) -> float:
+        """Dollars spent in the present period of so many seconds, periods being counted from 1970 as days are."""
+        if self._uptime.last is None or period <= 0.0:
+            return 0.0
+        begins = self._uptime.last // period * period
+        seconds = math.fsum(s for day, s in self._uptime.days.items() if (int(day) + 1) * DAY > begins)
+        return self._price / 3600.0 * seconds
+
     def bill(self, source: UsageSource, training_seconds: Iterable[float] = ()) -> Bill:
         """Divide the node's price so far; `training_seconds` are the compute seconds of each run."""
         return bill(source.usage(), self._price, self.seconds_up, math.fsum(training_seconds), self._cores)
@@ -93,6 +106,7 @@ def _read(file: Path) -> Uptime:
         seconds, last = float(raw["seconds"]), raw["last"]
         if not 0.0 <= seconds < math.inf:
             return Uptime()
-        return Uptime(seconds, None if last is None else float(last), bool(raw["up"]), str(raw["boot"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        days = {str(int(day)): float(s) for day, s in raw.get("days", {}).items()}
+        return Uptime(seconds, None if last is None else float(last), bool(raw["up"]), str(raw["boot"]), days)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Uptime()

@@ -18,6 +18,7 @@ from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mainspring.stack.monitoring import DriftSpec
 from mainspring.stack.units import Rate
@@ -109,7 +110,7 @@ def _psi_of_shift(shares: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(np.maximum.accumulate(np.array(curve)).tolist())
 
 
-def _psi_of_shares(p: np.ndarray, q: np.ndarray) -> float:  # type: ignore[type-arg]
+def _psi_of_shares(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     p, q = np.maximum(p, SMALLEST_SHARE), np.maximum(q, SMALLEST_SHARE)
     return float(((q - p) * np.log(q / p)).sum())
 
@@ -155,9 +156,10 @@ def threshold(
     return max(FLOOR, largest, float(np.interp(bound, _SHIFTS, np.asarray(curve))))
 
 
-def _distinct(curve: tuple[float, ...]) -> np.ndarray:  # type: ignore[type-arg]
+def _distinct(curve: tuple[float, ...]) -> NDArray[np.float64]:
     """Make a curve that may be flat at its end strictly growing, so that it can be read backwards."""
-    return np.asarray(curve) + np.arange(len(curve)) * 1e-12
+    grown: NDArray[np.float64] = np.asarray(curve, dtype=np.float64) + np.arange(len(curve)) * 1e-12
+    return grown
 
 
 @lru_cache(maxsize=1024)

@@ -226,9 +226,7 @@ class Settled:
         except (OSError, msgspec.MsgspecError):
             return {}
 
-    def _scan(
-        self, name: str, offset: int, owed: dict[Key, tuple[Copy, Position]], paid: set[Key]
-    ) -> None:
+    def _scan(self, name: str, offset: int, owed: dict[Key, tuple[Copy, Position]], paid: set[Key]) -> None:
         try:
             with (self._folder / name).open("rb") as lines:
                 lines.seek(offset)

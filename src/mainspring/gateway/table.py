@@ -141,9 +141,7 @@ class Table:
         addresses = {a for e in table.endpoints.values() for r in e.revisions for a in r.replicas}
         upstreams = {a: self._upstreams.get(a) or Upstream(a, self.changed.beat) for a in addresses}
         self.endpoints = {
-            name: Endpoint(
-                name, routes, [Revision(r, [upstreams[a] for a in r.replicas]) for r in routes.revisions]
-            )
+            name: Endpoint(name, routes, [Revision(r, [upstreams[a] for a in r.replicas]) for r in routes.revisions])
             for name, routes in table.endpoints.items()
         }
         for address, upstream in self._upstreams.items():

@@ -14,6 +14,7 @@ from typing import cast
 import httptools
 
 MAX_CONNECTIONS = 256  # to one replica; more requests wait for a free one
+_REST = 0.05  # seconds that a replica is left alone after a connection to it broke off
 MAX_ANSWER = 32 * 1024 * 1024
 
 
@@ -56,10 +57,11 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self.transport = None
+        busy = self.answer is not None
         self._fail(Died("the replica closed the connection before its answer"))
-        self._upstream.lost(self)
+        self._upstream.lost(self, busy=busy)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -72,9 +74,8 @@ class _Connection(asyncio.Protocol):
         self._body, self._size, self._compute = [], 0, 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name == b"x-mainspring-compute-us":
-            if value.isdigit() and len(value) < 16:
-                self._compute = int(value) / 1e6
+        if name == b"x-mainspring-compute-us" and value.isdigit() and len(value) < 16:
+            self._compute = int(value) / 1e6
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
@@ -197,9 +198,7 @@ class Upstream:
             self._probing = True
         try:
             async with asyncio.timeout(max(timeout, 0.001)):
-                _, connection = await self._loop.create_connection(
-                    lambda: _Connection(self), self._host, self._port
-                )
+                _, connection = await self._loop.create_connection(lambda: _Connection(self), self._host, self._port)
         except TimeoutError:
             raise Late from None
         except OSError as error:
@@ -220,9 +219,15 @@ class Upstream:
         else:
             self._idle.append(connection)
 
-    def lost(self, connection: _Connection) -> None:
-        """A connection has ended. The process behind it may be gone: the others are not used again."""
+    def lost(self, connection: _Connection, *, busy: bool) -> None:
+        """A connection has ended. The process behind it may be gone: the others are not used again.
+
+        If it was busy, the replica gets a rest: a process that is being killed still takes connections
+        until the kernel has closed its listening socket, and a second try there would be wasted.
+        """
         self._all.discard(connection)
+        if busy:
+            self._suspect, self._down_until = True, time.monotonic() + _REST
         idle, self._idle = self._idle, []
         for other in idle:
             other.abort()

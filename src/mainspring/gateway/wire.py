@@ -23,7 +23,7 @@ class Infer(msgspec.Struct):
     """A request of the Open Inference Protocol, as far as the gateway reads it."""
 
     inputs: msgspec.Raw
-    id: str = ""
+    id: str | None = None
     parameters: Any = None
 
     def at(self) -> float | None:

@@ -29,6 +29,8 @@ from mainspring.loop.readings import (
     QualityQuery,
     Query,
     Reading,
+    Spend,
+    SpendQuery,
     Traffic,
     TrafficQuery,
     Unknown,
@@ -36,8 +38,11 @@ from mainspring.loop.readings import (
 from mainspring.monitoring.segments import DAY, FAILED, LIVE, MIRROR, OK
 
 BINS = 1000
-FIRST = f"""NOT EXISTS (SELECT 1 FROM predictions o INDEXED BY predictions_key
- WHERE o.endpoint = p.endpoint AND o.id = p.id AND o.role = {LIVE} AND o.rank = {OK} AND o.revision <> p.revision AND (o.at, o.revision) < (p.at, p.revision))"""
+_AT = "INDEXED BY predictions_at"  # by (endpoint, at, id): what a stretch of event time is read by
+_KEY = "INDEXED BY predictions_key"  # by id; left to itself SQLite takes the other, a thousand times slower
+FIRST = f"""NOT EXISTS (SELECT 1 FROM predictions o {_KEY}
+ WHERE o.endpoint = p.endpoint AND o.id = p.id AND o.role = {LIVE} AND o.rank = {OK}
+ AND o.revision <> p.revision AND (o.at, o.revision) < (p.at, p.revision))"""
 """A live answer `p` is the first that its id got, of all revisions."""
 COUNTS = f"(p.rank <> {OK} OR {FIRST})"
 """A live record `p` counts: a failure always does, a success when it is the first."""
@@ -66,7 +71,9 @@ class References:
         return reference
 
 
-def answer(db: sqlite3.Connection, references: References, query: Query) -> Reading | Unknown:
+def answer(
+    db: sqlite3.Connection, references: References, spend: Callable[[float], float] | None, query: Query
+) -> Reading | Unknown:
     """Answer one query; a store that cannot be read makes it unknown."""
     try:
         match query:
@@ -75,27 +82,27 @@ def answer(db: sqlite3.Connection, references: References, query: Query) -> Read
             case PairsQuery():
                 return _pairs(db, query)
             case QualityQuery():
-                return quality_of(
-                    db.execute(
-                        "SELECT p.score, t.value FROM predictions p INDEXED BY predictions_at "
-                        "LEFT JOIN truths t ON t.endpoint = p.endpoint AND t.id = p.id "
-                        "WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? "
-                        f"AND p.role = {LIVE} AND p.rank = {OK} AND p.score IS NOT NULL AND {FIRST} "
-                        "ORDER BY p.at, p.id",
-                        (query.endpoint, query.since, query.until),
-                    )
-                )
+                return quality_of(db.execute(_SCORED, (query.endpoint, query.since, query.until)))
             case DriftQuery():
                 return _drift(db, references, query)
+            case SpendQuery():
+                return Unknown("no meter runs here") if spend is None else Spend(spend(query.period))
     except sqlite3.Error as error:
         return Unknown(f"the prediction store cannot be read: {error}")
 
 
+_SCORED = f"""SELECT p.score, t.value FROM predictions p {_AT}
+ LEFT JOIN truths t ON t.endpoint = p.endpoint AND t.id = p.id
+ WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? AND p.role = {LIVE} AND p.rank = {OK} AND p.score IS NOT NULL
+ AND {FIRST} ORDER BY p.at, p.id"""
+
+
 def _traffic(db: sqlite3.Connection, query: TrafficQuery) -> Traffic:
     role = LIVE if query.role == "live" else MIRROR
+    counting = f" AND {COUNTS}" if role == LIVE else ""
     rows = db.execute(
-        "SELECT p.rank, p.tries, p.upstream, p.compute FROM predictions p INDEXED BY predictions_at "
-        "WHERE p.endpoint = ? AND p.at >= ? AND p.at < ? AND p.revision = ? AND p.role = ? AND p.row = 0" + (f" AND {COUNTS}" if role == LIVE else ""),
+        f"SELECT p.rank, p.tries, p.upstream, p.compute FROM predictions p {_AT} WHERE p.endpoint = ? AND p.at >= ? "
+        f"AND p.at < ? AND p.revision = ? AND p.role = ? AND p.row = 0{counting}",
         (query.endpoint, query.since, query.until, query.revision, role),
     ).fetchall()
     calm = np.array([upstream for rank, tries, upstream, _ in rows if rank == OK and tries == 1], dtype=np.float64)
@@ -108,8 +115,8 @@ def _traffic(db: sqlite3.Connection, query: TrafficQuery) -> Traffic:
     )
 
 
-_PAIRED = f"""SELECT live.id, live.at, shown.score, hidden.score, t.value FROM predictions live INDEXED BY predictions_at
- JOIN predictions mirror INDEXED BY predictions_key
+_PAIRED = f"""SELECT live.id, live.at, live.score, mirror.score, t.value FROM predictions live {_AT}
+ JOIN predictions mirror {_KEY}
  ON mirror.endpoint = live.endpoint AND mirror.id = live.id AND mirror.role = {MIRROR}
  AND mirror.revision = ? AND mirror.rank = {OK} AND mirror.score IS NOT NULL
  LEFT JOIN truths t ON t.endpoint = live.endpoint AND t.id = live.id
@@ -121,8 +128,8 @@ def _pairs(db: sqlite3.Connection, query: PairsQuery) -> Pairs:
     """An id paired both ways round (asked twice) counts once, with the candidate as the mirror."""
     found: dict[str, tuple[float, float, float, float | None]] = {}
     for hidden, shown in ((query.candidate, query.control), (query.control, query.candidate)):
-        sql = _PAIRED.replace("shown.", "live.").replace("hidden.", "mirror.")
-        for id_, at, live, mirror, truth in db.execute(sql, (hidden, query.endpoint, query.since, query.until, shown)):
+        asked = (hidden, query.endpoint, query.since, query.until, shown)
+        for id_, at, live, mirror, truth in db.execute(_PAIRED, asked):
             candidate, control = (mirror, live) if hidden == query.candidate else (live, mirror)
             found.setdefault(id_, (at, candidate, control, truth))
     days: dict[int, list[tuple[float, float, float]]] = {}

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 from mainspring.decide.price import Usage
 from mainspring.loop.readings import Quality
 from mainspring.monitoring.answers import COUNTS, FIRST, quality_of
-from mainspring.monitoring.segments import FAILED, LIVE, MIRROR, OK
+from mainspring.monitoring.segments import DAY, FAILED, LIVE, MIRROR, OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,13 @@ def counts(db: sqlite3.Connection, endpoint: str) -> Counts:
 
 def month_of(at: float) -> str:
     """Name the calendar month (UTC) of a moment."""
+    return _month_of_day(int(at // DAY))
+
+
+@lru_cache(maxsize=4096)
+def _month_of_day(day: int) -> str:
     try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m")
+        return datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m")
     except (ValueError, OverflowError, OSError):
         return "unknown"
 
@@ -138,8 +144,9 @@ def by_month(db: sqlite3.Connection, endpoint: str) -> tuple[Month, ...]:
         if told.score is not None:
             scored.setdefault(month_of(told.at), []).append((told.score, told.truth))
     return tuple(
-        Month(month, *requests.get(month, [0, 0]), quality_of(scored.get(month, [])))
+        Month(month, count[0], count[1], quality_of(scored.get(month, [])))
         for month in sorted({*requests, *scored})
+        for count in [requests.get(month, [0, 0])]
     )
 
 

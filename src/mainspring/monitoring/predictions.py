@@ -91,16 +91,20 @@ class PredictionStore:
         segments: Path,
         artefacts: Callable[[str, str], Path | None],
         truth_fields: Mapping[str, str] | None = None,
+        *,
+        spend: Callable[[float], float] | None = None,
         read_only: bool = False,
     ) -> None:
         """Open or create the store.
 
         `artefacts` gives the folder of (model, version), or None. `truth_fields` names the outcome's field by
-        endpoint; without it, a truth of several fields counts by the first by name. `read_only` is for a second
+        endpoint; without it, a truth of several fields counts by the first by name. `spend` gives the dollars of the
+        budget's present period, of so many seconds (the meter knows). `read_only` is for a second
         process (the command line): it never creates or writes. Raises `EnvironmentError_`.
         """
         self._segments = segments
         self._artefacts = artefacts
+        self._spend = spend
         self._fields = dict(truth_fields or {})
         self._lock = threading.RLock()
         self._references = answers.References(artefacts)
@@ -210,7 +214,7 @@ class PredictionStore:
     def samples(self, wanted: Iterable[Query]) -> Readings:
         """Answer each query from what was taken in, or say why it is unknown (`loop.ports.MetricSource`)."""
         with self._lock:
-            return {query: answers.answer(self._db, self._references, query) for query in wanted}
+            return {query: answers.answer(self._db, self._references, self._spend, query) for query in wanted}
 
     def counts(self, endpoint: str) -> lookups.Counts:
         """Count distinct requests, predictions, errors and repeats since the beginning."""

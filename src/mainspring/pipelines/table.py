@@ -186,7 +186,7 @@ class Rows:
         self.shape, self.limits = shape, limits
 
     def mask(self, part: Part, after: float = -math.inf) -> np.ndarray[Any, Any]:
-        """Which rows belong to a part: of all but `all` only those with a known outcome, of `held` none before `after`."""
+        """Which rows belong to a part; outside `all` only rows with a known outcome, in `held` none before `after`."""
         import numpy as np
 
         if part in ("all", "known"):
@@ -221,7 +221,7 @@ class Rows:
         if len(value) == len(self.index) or columns & {self.shape.time, self.shape.id}:
             raise UserCodeError(
                 "step-index",
-                f"the table of step `{name}` lost the index of the rows, so the held-out ones cannot be told for `{step}`",
+                f"the table of step `{name}` lost the index of the rows; the held-out ones cannot be kept from `{step}`",
                 f"return it with `index=` of the table that `{name}` got, and without `reset_index`",
             )
         return value

@@ -32,7 +32,9 @@ class Reply:
         return json.loads(self.body)
 
 
-def infer_body(values: Mapping[str, Any], id: str = "", datatypes: Mapping[str, str] | None = None, **more: Any) -> bytes:
+def infer_body(
+    values: Mapping[str, Any], id: str = "", datatypes: Mapping[str, str] | None = None, **more: Any
+) -> bytes:
     """A request of one row of the Open Inference Protocol; FP64 unless `datatypes` says otherwise."""
     inputs = [
         {"name": name, "shape": [1], "datatype": (datatypes or {}).get(name, "FP64"), "data": [value]}
@@ -67,7 +69,9 @@ class Client:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
         try:
-            writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body))
+            writer.write(
+                b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+            )
             head = await reader.readuntil(b"\r\n\r\n")
             lines = head.decode("latin-1").split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
@@ -99,11 +103,15 @@ class Client:
 
 
 async def post_all(
-    address: Callable[[], str], path: str, bodies: Iterable[bytes], *, at_once: int = 8, retry: bool = False
-) -> list[Reply]:
-    """Send all bodies, `at_once` in flight; the answers in order of the bodies."""
+    address: Callable[[], str], path: str, bodies: Iterable[bytes], *, at_once: int = 8, retry: bool = False,
+    replies: dict[int, Reply] | None = None,
+) -> list[Reply]:  # fmt: skip
+    """Send all bodies, `at_once` in flight; the answers in order of the bodies.
+
+    `replies`, where given, is filled as they come, by number of the body. `retry` resends on 5xx and lost connections.
+    """
     todo = list(enumerate(bodies))[::-1]
-    replies: dict[int, Reply] = {}
+    replies = {} if replies is None else replies
 
     async def work() -> None:
         client, at = Client(address()), address()
@@ -145,7 +153,7 @@ class Process:
         raise TimeoutError(self.name)
 
     def kill(self) -> None:
-        """kill -9, and wait."""
+        """Kill it (-9), and wait."""
         self.popen.kill()
         self.popen.wait()
 

@@ -69,9 +69,7 @@ Handler = Callable[[Request], None]
 class Server:
     """What all connections of one listening process share."""
 
-    def __init__(
-        self, handler: Handler, *, idle: float | None = None, max_connections: int = MAX_CONNECTIONS
-    ) -> None:
+    def __init__(self, handler: Handler, *, idle: float | None = None, max_connections: int = MAX_CONNECTIONS) -> None:
         self.handler = handler
         self.idle = idle  # seconds after which an unused connection is closed; None: never
         self.max_connections = max_connections
@@ -130,7 +128,7 @@ class Connection(asyncio.Protocol):
             return
         self._server.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self._server.connections.discard(self)
         self._transport = None
         self._waiting.clear()

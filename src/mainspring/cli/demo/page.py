@@ -101,9 +101,23 @@ def _helped(report: Report) -> str:
         + _chart("AUC by month (higher is better)", svg.lines("AUC by month", labels, _both(months, "auc")), _TWO)
         + _chart("Brier by month (lower is better)", svg.lines("Brier by month", labels, brier), _THREE)
         + _chart("Brier, live minus frozen (under nought: it helped)", drawn, _GAP)
+        + _quality(report)
         + "</div>"
         + _months(months)
     )
+
+
+def _quality(report: Report) -> str:
+    """Brier skill at each look, as the quality watches saw it."""
+    out = []
+    for watch in dict.fromkeys(look["watch"] for look in report["quality"]):
+        looks = [look for look in report["quality"] if look["watch"] == watch]
+        labels = [_day(look["at"]) for look in looks]
+        line = svg.Line("Brier skill", [k["value"] for k in looks], "a", [bool(k["fired"]) for k in looks])
+        drawn = svg.lines("Brier skill at each look", labels, [line], every=max(1, len(labels) // 5))
+        key = "<span class='key a'>1 minus Brier / Brier of the own rate</span><span class='key fired'>fired</span>"
+        out.append(_chart(f"Quality watch `{watch}`: skill of the live answers", drawn, key))
+    return "".join(out)
 
 
 def _both(months: Sequence[Report], metric: str) -> list[svg.Line]:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mainspring.artefacts.score import Scorer
 from mainspring.decide.gate import paired_difference
 from mainspring.loop.plan import Record
 from mainspring.loop.snapshot import DayLoss
@@ -60,6 +59,8 @@ class ReportInput:
 
 def frozen_scores(artefact: Path, code_root: Path, columns: Mapping[str, Any]) -> Floats:
     """Score rows with a packaged version, as its replica would; `columns` are the raw fields of the manifest."""
+    from mainspring.artefacts.score import Scorer  # ONNX Runtime: loaded only when something is scored
+
     return Scorer(artefact, code_root).score(columns)
 
 

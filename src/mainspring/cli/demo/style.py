@@ -62,7 +62,7 @@ th[scope=row]{padding:0;border:0;font-weight:650}
 td{padding:1px 0;border:0;text-align:left;min-width:0}td.wide{min-width:0}
 td:not(:empty)::before{content:attr(data-name) ": ";color:var(--soft)}
 td.wide::before{display:block}}
-figure.strip{margin-bottom:16px}
+figure.strip{margin-bottom:16px;max-width:640px}
 .strip .live{fill:var(--a)}.strip .live.odd{opacity:.62}.strip text.name{fill:var(--bg);font-weight:650}
 @media print{body{background:#fff}figure,.tile{break-inside:avoid}}
 """

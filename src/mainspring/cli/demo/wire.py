@@ -49,9 +49,9 @@ def bodies(
 
 
 def truths(ids: Sequence[str], at: Sequence[float], field: str, values: Sequence[float]) -> bytes:
-    """The body of one call of feedback in bulk: a JSON object with `truths`, one each of id, moment and outcome."""
+    """The body of one call of feedback in bulk: for each id the outcome, and the moment when it became known."""
     rows = [{"id": i, "at": a, "truth": {field: v}} for i, a, v in zip(ids, at, values, strict=True)]
-    return msgspec.json.encode({"truths": rows})
+    return msgspec.json.encode({"feedback": rows})
 
 
 def _encoded(values: Sequence[Any], datatype: str) -> list[bytes]:

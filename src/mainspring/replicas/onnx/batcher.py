@@ -36,8 +36,10 @@ Result = tuple[list[float] | Exception, float]
 
 
 class Batcher:
-    """Collects jobs while the model is busy; when it is idle, for at most `wait` seconds, and only
-    if the last batch had company: a lone client never waits for others that do not come."""
+    """Collects jobs while the model is busy; when it is idle, for at most `wait` seconds.
+
+    It waits only if the last batch had company: a lone client never waits for others that do not come.
+    """
 
     def __init__(self, score: Score, size: int, wait: float) -> None:
         self._score = score
@@ -98,13 +100,11 @@ class Batcher:
             if len(batch) == 1:
                 columns = batch[0].columns
             else:
-                columns = {
-                    name: [value for job in batch for value in job.columns[name]] for name in batch[0].columns
-                }
+                columns = {name: [value for job in batch for value in job.columns[name]] for name in batch[0].columns}
             scores = self._score(columns).tolist()
-        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        except Exception as error:  # the user's function may raise anything
             scores = error
-        except BaseException as error:  # noqa: BLE001 - `sys.exit()` in it must not end the model thread
+        except BaseException as error:  # `sys.exit()` in it must not end the model thread
             scores = RuntimeError(f"{type(error).__name__}: {error}")
         each = (time.perf_counter() - started) / rows
         results: list[Result] = []

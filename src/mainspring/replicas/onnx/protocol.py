@@ -159,7 +159,9 @@ def _check(data: Sequence[Any], field: Field) -> None:
                 raise BadRequest(f"the input `{field.name}` has the value `{value}`, which does not fit {datatype}")
         elif datatype == "FP32":
             if abs(value) > _FP32_MAX:
-                raise BadRequest(f"the input `{field.name}` has the value `{value!r:.60}`, which does not fit {datatype}")
+                raise BadRequest(
+                    f"the input `{field.name}` has the value `{value!r:.60}`, which does not fit {datatype}"
+                )
         elif type(value) is int and datatype == "FP64" and abs(value) > 2**1023:
             raise BadRequest(f"the input `{field.name}` has a number that does not fit {datatype}")
 

@@ -28,7 +28,7 @@ def warm_up(scorer: Scorer) -> None:
     try:
         for _ in range(2):
             scorer.score(row)
-    except Exception as error:  # noqa: BLE001 - a row of nulls need not make sense to the user's function
+    except Exception as error:  # a row of nulls need not make sense to the user's function
         log.info("the warm-up row was not scored: %s", error)
 
 
@@ -88,7 +88,7 @@ class Replica:
             self._counts[400] += 1
             request.fail(400, str(error))
             return
-        id = given if given is not None else request.headers.get(b"x-request-id", b"").decode("latin-1")
+        id = given or request.headers.get(b"x-request-id", b"").decode("latin-1")
         if not id:
             self._made += 1
             id = f"{self._model}-{self._version}-{self._made}"
@@ -140,5 +140,3 @@ class Replica:
 
 def _json(value: object) -> bytes:
     return msgspec.json.encode(value)
-
-

@@ -51,23 +51,23 @@ class Registry(Protocol):
     def aliases(self) -> Mapping[str, Mapping[str, str]]:
         """model: {alias: number}."""
 
-    def register(self, model: str, run: RunSeen) -> object:
+    def register(self, model: str, run: str, /) -> object:
         """Make the artefact of a run a version; the same run again changes nothing."""
 
-    def set_alias(self, model: str, alias: str, number: str) -> object:
+    def set_alias(self, model: str, alias: str, number: str, /) -> object:
         """Point an alias at a version, or take it away when `number` is empty."""
 
-    def record_verdict(self, model: str, number: str, verdict: str, note: str, numbers_json: str) -> object:
-        """Write a verdict beside a version; the same again changes nothing."""
+    def record_verdict(self, model: str, number: str, verdict: str, note: str, numbers: str, /) -> object:
+        """Write a verdict (`numbers` is JSON) beside a version; the same again changes nothing."""
 
 
 class Runs(Protocol):
     """The run folders of pipelines."""
 
-    def prepare(self, spec: StartRun) -> Path:
+    def prepare(self, spec: StartRun, /) -> Path:
         """Make (or, for a higher attempt, renew) the folder of a run; the same again changes nothing."""
 
-    def read(self, folder: Path) -> RunSeen:
+    def read(self, folder: Path, /) -> RunSeen:
         """Read what a run has written down so far."""
 
 
@@ -321,7 +321,7 @@ class LocalWorld(World):
                     return seen
                 if seen.state != "succeeded" or not seen.artefact:
                     return f"run `{run}` has no artefact to register"
-                self._registry.register(model, seen)
+                self._registry.register(model, run)
             case RecordVerdict(model, number, verdict, note, numbers):
                 self._registry.record_verdict(model, number, verdict, note, numbers)
             case SetAlias(model, alias, number):

@@ -1,0 +1,150 @@
+"""`mainspring plan`: what would change, and what it costs. `up` shows the same table before it asks.
+
+What this is: pure tables of two stacks (`plan_rows`, `differences`), and the verb. Who calls it: `cli/main.py`, `up`.
+What it must never do: change anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from mainspring.cli.client import Client, NotUp
+from mainspring.cli.output import Options, emit, pass_options, talk
+from mainspring.cli.status import length
+from mainspring.stack.load import check, parse
+from mainspring.stack.model import Stack
+from mainspring.stack.notes import notes
+from mainspring.stack.resolve import revision
+
+HOURS = 2629746.0 / 3600.0  # of a month
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One thing that would be there, or be another."""
+
+    change: str  # "+" new | "~" another | "-" gone | "=" as it is
+    what: str  # "endpoint/delay", "serving.delay.batch.size"
+    detail: str
+    usd_per_month: float | None = None  # None: it costs nothing by itself
+
+
+def plan_rows(stack: Stack, applied: Stack | None = None) -> list[PlanRow]:
+    """What `up` would do: everything of a new stack, or what differs from the one that is applied."""
+    return list(_all(stack)) if applied is None else differences(applied, stack)
+
+
+def differences(before: Stack, after: Stack) -> list[PlanRow]:
+    """What differs between two stacks, by its path in the file."""
+    old, new = _flat(before.model_dump(mode="json", by_alias=True)), _flat(after.model_dump(mode="json", by_alias=True))
+    rows = []
+    for path in dict.fromkeys([*old, *new]):
+        if path not in new:
+            rows.append(PlanRow("-", path, _say(old[path])))
+        elif path not in old:
+            rows.append(PlanRow("+", path, _say(new[path])))
+        elif old[path] != new[path]:
+            rows.append(PlanRow("~", path, f"{_say(old[path])} -> {_say(new[path])}"))
+    return rows
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, part in value.items():
+        found |= _flat(part, f"{path}.{key}" if path else str(key))
+    return found
+
+
+def _say(value: Any) -> str:
+    return "<none>" if value is None else str(value)
+
+
+def _all(stack: Stack) -> Iterator[PlanRow]:
+    where = stack.orchestration.where
+    price = stack.compute[where].price
+    yield PlanRow("+", f"machine/{where}", f"${price:g}/h while it is up", price * HOURS)
+    if stack.serving:
+        gateway = stack.orchestration.gateway
+        port = f"port {gateway.port}" if gateway.port else "a free port"
+        yield PlanRow("+", "gateway", f"{gateway.workers} worker(s) on {port}")
+    for name, endpoint in stack.serving.items():
+        count = endpoint.replicas.low
+        yield PlanRow("+", f"endpoint/{name}", f"{count} replica(s) of {endpoint.model}")
+        walk = " -> ".join(f"{s.kind} {s.share:.0%}" + (f" {length(s.for_)}" if s.for_ else "") for s in endpoint.rollout)
+        yield PlanRow("+", f"rollout/{name}", walk)
+    for name, pipeline in stack.pipelines.items():
+        rate = pipeline.retrain.at_most
+        often = f"at most {rate.count:g} run(s) per {length(rate.per)}"
+        runs = rate.count / rate.per * 2629746.0
+        dollars = pipeline.budget * runs if pipeline.budget else None
+        first = "first version at once" if not stack.orchestration.control == "watch" else "first version when let"
+        yield PlanRow("+", f"pipeline/{name}", f"{len(pipeline.steps)} steps, {first}; {often}", dollars)
+    watches = [*stack.monitoring.drift, *stack.monitoring.quality]
+    if watches:
+        yield PlanRow("+", "monitoring", f"every {length(stack.monitoring.every)}: {', '.join(watches)}")
+
+
+def show(rows: list[PlanRow], stack: Stack, fmt: str = "table") -> None:
+    """Write the table and its sum."""
+    if fmt != "table":
+        emit([asdict(row) for row in rows], fmt)
+        return
+    if not rows:
+        talk("no changes")
+        return
+    table = [
+        {"": row.change, "what": row.what, "detail": row.detail,
+         "per_month": f"${row.usd_per_month:.2f}" if row.usd_per_month is not None else " "}
+        for row in rows
+    ]  # fmt: skip
+    emit(table, "table", [("change", ""), "what", "detail", ("$/month", "per_month")])
+    total = sum(row.usd_per_month or 0.0 for row in rows)
+    if total and stack.cost.budget is not None:
+        limit = stack.cost.budget.count / stack.cost.budget.per * 2629746.0
+        word = "within" if total <= limit else "OVER"
+        click.echo(f"in all ${total:.2f} a month at most, {word} the budget of ${limit:.2f} a month")
+    elif total:
+        click.echo(f"in all ${total:.2f} a month at most")
+
+
+@click.command()
+@pass_options
+def plan(options: Options) -> None:
+    """Show what would change and what it costs: of the file against what is up, or of all of it when nothing is up."""
+    client = Client(options.state)
+    stack = check(options.file).stack
+    try:
+        applied = client.get("/v1/stack")
+        coming = client.get("/v1/plan")
+    except NotUp:
+        for note in notes(stack):
+            talk(f"note: {note}")
+        show(plan_rows(stack), stack, options.output)
+        talk("nothing is up: `mainspring up` does this")
+        return
+    rows = [] if applied["revision"] == revision(stack) else plan_rows(stack, parse(applied["text"].encode(), applied["path"]))
+    if options.output != "table":
+        emit({"changes": [asdict(row) for row in rows], "next": coming}, options.output)
+        return
+    if rows:
+        talk(f"`{options.file}` differs from what is applied; `mainspring up` applies it:")
+        show(rows, stack)
+    else:
+        talk(f"`{options.file}` is what is applied")
+    _next(coming)
+
+
+def _next(coming: dict[str, Any]) -> None:
+    if coming["steps"]:
+        click.echo("next steps of the loop:")
+        emit([{"action": s["action"], "because": s["because"]} for s in coming["steps"]], "table", ["action", "because"])
+    for waiting in coming["waiting"]:
+        click.echo(f"waits for {waiting['what']}: {waiting['why']}")
+    if not coming["steps"] and not coming["waiting"]:
+        click.echo("the loop has nothing to do")
