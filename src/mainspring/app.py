@@ -41,7 +41,7 @@ QUIESCE = 5.0  # seconds that a gateway worker may take to write down what it ow
 
 
 def build(stack_path: Path, *, clock_start: float | None = None, apply_digest: str = "") -> Controller:
-    """Make the controller of a stack file: its folder is locked, its registry made, its stack read.
+    """Make the controller of a stack file: its folder is locked, its stack read, its stores opened.
 
     `clock_start`: event time at which a replay begins; None: the real time (or the replay that the folder holds).
     `apply_digest`: the SHA-256 of the stack file as a person agreed to it; the file is applied if it is still that.
@@ -94,8 +94,7 @@ def _clock(state: Path, store: SqliteStore, start: float | None) -> LiveClock | 
 
 def _wired(path: Path, folder: LocalFolder, store: SqliteStore, clock: LiveClock | ReplayClock) -> Controller:
     state = folder.path
-    registry = Registry(state)
-    registry.prepare()
+    registry = Registry(state)  # made and asked by the first cycle: importing MLflow takes seconds
     predictions = PredictionStore(state / "predictions.db", state / "segments", _Artefacts(registry))
     world = Eyes(LocalWorld(state, path, registry, _Runs(state, store), clock.mono))
     spending = _Spending(state, store, predictions, world)

@@ -279,10 +279,11 @@ class Controller:
         """Whether `down` was asked for."""
         return self._down
 
-    def apply(self, text: str, expected: str = "") -> tuple[Stack, bool]:
+    def apply(self, text: str, expected: str = "", who: str = "") -> tuple[Stack, bool]:
         """Apply a stack file's text: the stack, and whether it is another. Raises `StackError`, `Conflict`."""
         apply(self.parts.store, text, self.parts.path, expected)
         desired = self.desired()
+        LOG.info("%s applies the stack at revision %s", who or "somebody", desired.revision)
         changed = self.look is None or self.look.desired.revision != desired.revision
         self.wake()
         return desired.stack, changed

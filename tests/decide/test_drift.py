@@ -64,9 +64,7 @@ def test_windows_side_by_side() -> None:
     assert drift.independent_windows(53, 3600.0) == 53
 
 
-shares_of = st.lists(st.floats(0.01, 1.0), min_size=3, max_size=20).map(
-    lambda xs: (*(x / sum(xs) for x in xs), 0.0)
-)
+shares_of = st.lists(st.floats(0.01, 1.0), min_size=3, max_size=20).map(lambda xs: (*(x / sum(xs) for x in xs), 0.0))
 
 
 @given(st.lists(st.floats(0.0, 9.0), min_size=20, max_size=60), shares_of)
@@ -95,9 +93,7 @@ def simulate(phi: float, features: int, worlds: int = 60, looks: int = 15) -> tu
     for _ in range(worlds):
         values = weather(rng, 59 + 7 * looks, phi)
         times = np.repeat(np.arange(59) * DAY, 100)
-        known = reference.feature_reference(
-            "x", "number", values[:59].ravel(), times, window=WEEK, statistic=drift.psi
-        )
+        known = reference.feature_reference("x", "number", values[:59].ravel(), times, window=WEEK, statistic=drift.psi)
         bound = drift.threshold(known.inside, known.shares, YEARLY, WEEK, features)
         assert bound is not None
         for look in range(looks):
@@ -111,13 +107,15 @@ def simulate(phi: float, features: int, worlds: int = 60, looks: int = 15) -> tu
 
 @pytest.mark.parametrize(("phi", "features"), [(0.0, 1), (0.5, 1), (0.7, 1), (0.7, 3)])
 def test_false_alarms_are_near_the_asked_rate(phi: float, features: int) -> None:
-    """Without change it fires at most twice as often as asked, while PSI > 0.25 fires in most weeks; a shift is seen."""
+    """Without change: at most twice as often as asked; PSI > 0.25 far more often; a shift is seen."""
     false, true, naive = simulate(phi, features)
     asked = drift.per_look(YEARLY, WEEK, features)
-    print(f"phi {phi}, {features} features: asked {asked:.4f}, fired {false:.4f}, detects {true:.2f}, naive {naive:.2f}")
+    print(
+        f"phi {phi}, {features} features: asked {asked:.4f}, fired {false:.4f}, detects {true:.2f}, naive {naive:.2f}"
+    )
     assert false <= 2 * asked
     assert true > 0.75
-    assert naive > 10 * asked
+    assert naive > 5 * asked
 
 
 def feature(counts: tuple[int, ...], inside: tuple[float, ...] = (0.01,) * 53, name: str = "temp") -> FeatureDrift:

@@ -77,8 +77,14 @@ class RealRuns:
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the cache goes from test to test."""
-    return tmp_path_factory.mktemp("warm")
+    """A state folder with MLflow's tables made (some seconds), and the cache as the last test left it."""
+    folder = tmp_path_factory.mktemp("warm")
+    (folder / "cache").mkdir()
+    registry = Registry(folder)
+    registry.prepare()
+    registry.versions()
+    registry.close()
+    return folder
 
 
 @pytest.mark.slow
@@ -95,9 +101,9 @@ class TestRealPrograms(WorldConformance):
         (tmp_path / "tiny.py").write_text(MODULE)
         with here(tmp_path, Programs()) as found:
             tiny_artefact(found.artefact, found.state / "code")
-            shutil.copytree(warm, found.state / "cache", dirs_exist_ok=True)
+            shutil.copytree(warm, found.state, dirs_exist_ok=True)
             found.world._runs = RealRuns(found.state)
             found.world._registry = registry = Registry(found.state)
             yield found
             registry.close()
-            shutil.copytree(found.state / "cache", warm, dirs_exist_ok=True)
+            shutil.copytree(found.state / "cache", warm / "cache", dirs_exist_ok=True)

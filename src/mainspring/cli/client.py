@@ -72,17 +72,19 @@ class Client:
         """Ask for a change."""
         return self.call("POST", path, {} if body is None else body, timeout)
 
-    def put(self, path: str, body: Any, timeout: float = TIMEOUT, **query: Any) -> Any:
-        """Replace something."""
+    def put(self, path: str, body: str, timeout: float = TIMEOUT, **query: Any) -> Any:
+        """Replace something by a text."""
         given = {key: value for key, value in query.items() if value}
         return self.call("PUT", f"{path}?{urlencode(given)}" if given else path, body, timeout)
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = TIMEOUT) -> Any:
         """One call: its answer, or the error that it says."""
         connection = _Connection(self.socket, timeout)
-        headers = {"Content-Type": "application/json", "X-Mainspring-User": who(), "Connection": "close"}
+        kind = "application/yaml" if isinstance(body, str) else "application/json"
+        content = body.encode() if isinstance(body, str) else None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": kind, "X-Mainspring-User": who(), "Connection": "close"}
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, content, headers)
             answer = connection.getresponse()
             text = answer.read()
         except TimeoutError:

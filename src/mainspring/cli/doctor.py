@@ -41,7 +41,7 @@ class Finding:
 @click.command()
 @pass_options
 def doctor(options: Options) -> int:
-    """Check Python, packages, the stack file, port, folder, disk and controller. Exit status 1 when something is bad."""
+    """Check Python, packages, the stack file, port, folder, disk, controller. Exit status 1 when something is bad."""
     findings = [finding for check in CHECKS for finding in _safely(check, options)]
     if options.output != "table":
         emit([asdict(f) for f in findings], options.output)
@@ -71,7 +71,7 @@ def _python(_: Options) -> Iterator[Finding]:
 
 def _packages(_: Options) -> Iterator[Finding]:
     missing = [name for name in NEEDED if not _version(name)]
-    found = ", ".join(f"{name} {_version(name)}" for name in ("mlflow-skinny", "onnxruntime", "pandas") if _version(name))
+    found = ", ".join(f"{name} {_version(name)}" for name in ("mlflow-skinny", "onnxruntime", "pandas"))
     yield Finding("packages", "bad" if missing else "ok", f"missing: {', '.join(missing)}" if missing else found,
                   f"pip install {' '.join(missing)}")  # fmt: skip
     absent = [name for name in EXTRA if not _version(name)]
@@ -91,7 +91,8 @@ def _stack(options: Options) -> Iterator[Finding]:
     from mainspring.stack.load import check
 
     stack = check(options.file).stack
-    yield Finding("stack", "ok", f"`{options.file}`: {len(stack.serving)} endpoint(s), {len(stack.pipelines)} pipeline(s)")
+    found = f"{len(stack.serving)} endpoint(s), {len(stack.pipelines)} pipeline(s)"
+    yield Finding("stack", "ok", f"`{options.file}`: {found}")
     port = stack.orchestration.gateway.port
     if stack.serving and port:
         try:
@@ -107,7 +108,8 @@ def _folder(options: Options) -> Iterator[Finding]:
     place = options.state if options.state.exists() else options.folder
     kind = file_system(place)
     network = kind in NETWORK
-    yield Finding("file system", "bad" if network else "ok", f"`{place}` is on {kind or 'a file system of unknown kind'}",
+    what = kind or "a file system of unknown kind"
+    yield Finding("file system", "bad" if network else "ok", f"`{place}` is on {what}",
                   "put the stack on a local disk: locks and SQLite are not safe on this one")  # fmt: skip
     writable = os.access(place, os.W_OK | os.X_OK)
     yield Finding("folder", "ok" if writable else "bad", f"`{place}` can{'' if writable else 'not'} be written",

@@ -28,7 +28,8 @@ def drift(options: Options, *, every: bool) -> None:
     if not shown:
         talk("nothing was looked at yet: `monitoring.every` says how often")
         return
-    emit([row for record in shown for row in _rows(record)], "table", ["watch", "at", "feature", "value", "threshold", "state"])
+    rows = [row for record in shown for row in _rows(record)]
+    emit(rows, "table", ["watch", "at", "feature", "value", "threshold", "state"])
 
 
 def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -42,8 +43,7 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         return [{**head, "feature": "quality", "value": value.get("value"), "state": word}]
     rows = []
     for one in value["features"]:
-        found = next((one[k] for k in ("value", "statistic", "psi") if one.get(k) is not None), None)
-        mine = state("bad", "over") if one.get("fired") or one.get("over") else state("ok", "within")
-        rows.append({**head, "feature": one.get("feature") or "prediction", "value": found,
+        mine = state("bad", "over") if one["fired"] else state("ok", "within")
+        rows.append({**head, "feature": one["feature"] or "prediction", "value": one["value"],
                      "threshold": one.get("threshold"), "state": mine})  # fmt: skip
     return rows

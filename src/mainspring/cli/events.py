@@ -9,7 +9,7 @@ import click
 
 from mainspring.cli.client import Client
 from mainspring.cli.output import Options, emit, pass_options
-from mainspring.cli.status import moment
+from mainspring.cli.status import moment, times
 
 _LEVELS = {"info": " ", "warning": "!", "error": "✖"}
 
@@ -37,5 +37,4 @@ def events(options: Options, *, follow: bool, limit: int) -> None:
 
 
 def _line(event: dict[str, Any]) -> str:
-    times = f" (x{event['count']})" if event["count"] > 1 else ""
-    return f"{moment(event['last'])} {_LEVELS.get(event['level'], ' ')} {event['about']}: {event['message']}{times}"
+    return f"{moment(event['last'])} {_LEVELS.get(event['level'], ' ')} {event['about']}: {event['message']}{times(event)}"

@@ -1,4 +1,4 @@
-"""`mainspring gate`: the verdict of the gates on a version. Who calls it: `cli/main.py`; `models` shares `version_of`."""
+"""`mainspring gate`: the verdict of the gates on a version. Who calls it: `cli/main.py`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def gate(options: Options, version: str) -> None:
     else:
         for item in told["items"]:
             passed = bool(item.get("passed"))
-            click.echo(f"{state('ok' if passed else 'bad', item.get('gate') or item.get('name') or '')}: {item.get('message', '')}")
+            name = str(item.get("gate") or item.get("name") or "")
+            click.echo(f"{state('ok' if passed else 'bad', name)}: {item.get('message', '')}")
     if seen["verdict"] != "passed":
         message = f"version {number} of `{model}` was refused: {seen['note']}"
         raise ObjectiveNotMet("refused", message, f"mainspring models show {model}")
@@ -41,7 +42,8 @@ def split(text: str) -> tuple[str, str]:
     """`MODEL@N` in its parts. Raises `InputError`."""
     model, _, number = text.partition("@")
     if not model or not number.isdigit():
-        raise InputError("bad-version", f"`{text}` is not a version: write `MODEL@N`, such as `delay@3`", "mainspring models list")
+        message = f"`{text}` is not a version: write `MODEL@N`, such as `delay@3`"
+        raise InputError("bad-version", message, "mainspring models list")
     return model, number
 
 
@@ -53,4 +55,5 @@ def version_of(client: Client, model: str, number: str) -> dict[str, Any]:
             found: dict[str, Any] = seen
             return found
     known = ", ".join(f"`{v['model']}@{v['number']}`" for v in versions[-10:]) or "none yet"
-    raise InputError("no-such-version", f"there is no version `{model}@{number}`; there are: {known}", "mainspring models list")
+    message = f"there is no version `{model}@{number}`; there are: {known}"
+    raise InputError("no-such-version", message, "mainspring models list")

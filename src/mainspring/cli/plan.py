@@ -76,14 +76,15 @@ def _all(stack: Stack) -> Iterator[PlanRow]:
     for name, endpoint in stack.serving.items():
         count = endpoint.replicas.low
         yield PlanRow("+", f"endpoint/{name}", f"{count} replica(s) of {endpoint.model}")
-        walk = " -> ".join(f"{s.kind} {s.share:.0%}" + (f" {length(s.for_)}" if s.for_ else "") for s in endpoint.rollout)
+        stages = [f"{s.kind} {s.share:.0%}" + (f" {length(s.for_)}" if s.for_ else "") for s in endpoint.rollout]
+        walk = " -> ".join(stages)
         yield PlanRow("+", f"rollout/{name}", walk)
     for name, pipeline in stack.pipelines.items():
         rate = pipeline.retrain.at_most
         often = f"at most {rate.count:g} run(s) per {length(rate.per)}"
         runs = rate.count / rate.per * 2629746.0
         dollars = pipeline.budget * runs if pipeline.budget else None
-        first = "first version at once" if not stack.orchestration.control == "watch" else "first version when let"
+        first = "first version at once" if stack.orchestration.control == "act" else "first version when let"
         yield PlanRow("+", f"pipeline/{name}", f"{len(pipeline.steps)} steps, {first}; {often}", dollars)
     watches = [*stack.monitoring.drift, *stack.monitoring.quality]
     if watches:
@@ -128,7 +129,8 @@ def plan(options: Options) -> None:
         show(plan_rows(stack), stack, options.output)
         talk("nothing is up: `mainspring up` does this")
         return
-    rows = [] if applied["revision"] == revision(stack) else plan_rows(stack, parse(applied["text"].encode(), applied["path"]))
+    before = parse(applied["text"].encode(), applied["path"])
+    rows = [] if applied["revision"] == revision(stack) else plan_rows(stack, before)
     if options.output != "table":
         emit({"changes": [asdict(row) for row in rows], "next": coming}, options.output)
         return
@@ -143,7 +145,7 @@ def plan(options: Options) -> None:
 def _next(coming: dict[str, Any]) -> None:
     if coming["steps"]:
         click.echo("next steps of the loop:")
-        emit([{"action": s["action"], "because": s["because"]} for s in coming["steps"]], "table", ["action", "because"])
+        emit(coming["steps"], "table", ["action", "because"])
     for waiting in coming["waiting"]:
         click.echo(f"waits for {waiting['what']}: {waiting['why']}")
     if not coming["steps"] and not coming["waiting"]:

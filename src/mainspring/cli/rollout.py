@@ -25,7 +25,8 @@ def status(options: Options, endpoint: str | None) -> None:
     names = [e["name"] for e in told["endpoints"]]
     if endpoint is not None and endpoint not in names:
         known = ", ".join(f"`{n}`" for n in names) or "none"
-        raise InputError("no-such-endpoint", f"there is no endpoint `{endpoint}`; there are: {known}", "mainspring status")
+        message = f"there is no endpoint `{endpoint}`; there are: {known}"
+        raise InputError("no-such-endpoint", message, "mainspring status")
     found = [r for r in told["rollouts"] if endpoint in (None, r["endpoint"])]
     if options.output != "table":
         emit(found, options.output)
@@ -45,7 +46,8 @@ def _show(one: dict[str, object]) -> None:
     stages: list[dict[str, object]] = one["stages"]  # type: ignore[assignment]  # JSON
     for number, stage in enumerate(stages, 1):
         here = number == one["number"]
-        words = "paused" if one["paused"] else f"{length(float(str(one['elapsed'])))} passed" if one["ready"] else "gets ready"
+        passed = f"{length(float(str(one['elapsed'])))} passed" if one["ready"] else "gets ready"
+        words = "paused" if one["paused"] else passed
         rows.append(
             {
                 "stage": stage["kind"],

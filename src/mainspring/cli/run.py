@@ -40,12 +40,18 @@ def _watch(client: Client, ident: str) -> None:
             shown = text
         if row and row["state"] == "failed":
             raise MainspringError("run-failed", f"`{ident}` failed: {row['error']}", f"mainspring runs show {ident}")
-        if row and row["state"] == "succeeded":
-            verdict = next((r["value"] for r in client.get("/v1/records", kind="gate") if r["value"]["run"] == ident), None)
-            if verdict is not None:
-                if not verdict["passed"]:
-                    hint = f"mainspring gate {verdict['model']}@{verdict['version']}"
-                    raise ObjectiveNotMet("refused", f"version {verdict['version']} was refused: {verdict['note']}", hint)
-                talk(f"version {verdict['version']} passed: {verdict['note']}")
-                return
+        if row and row["state"] == "succeeded" and _judged(client, ident):
+            return
         time.sleep(0.3)
+
+
+def _judged(client: Client, ident: str) -> bool:
+    """Say what the gates said, once they have. Raises `ObjectiveNotMet`."""
+    verdict = next((r["value"] for r in client.get("/v1/records", kind="gate") if r["value"]["run"] == ident), None)
+    if verdict is None:
+        return False
+    if not verdict["passed"]:
+        message = f"version {verdict['version']} was refused: {verdict['note']}"
+        raise ObjectiveNotMet("refused", message, f"mainspring gate {verdict['model']}@{verdict['version']}")
+    talk(f"version {verdict['version']} passed: {verdict['note']}")
+    return True

@@ -32,11 +32,12 @@ def status(options: Options) -> None:
 def page(told: Json, *, color: bool = False, events: int = 5) -> str:
     """A status as text."""
     parts = [_head(told), _endpoints(told, color), _pipelines(told, color), _watches(told, color), _cost(told)]
-    waiting = [_cut(f"  {state('waiting', ' ', color=color).rstrip()} {w['what']}: {w['why']}") for w in told["waiting"]]
+    glyph = state("waiting", " ", color=color).rstrip()
+    waiting = [_cut(f"  {glyph} {w['what']}: {w['why']}") for w in told["waiting"]]
     parts.append("\n".join(["WAITING", *waiting]) if waiting else "")
     bad = [_cut(f"  {state('bad', c['about'], color=color)}: {c['message']}") for c in _failing(told)]
     parts.append("\n".join(["TROUBLE", *bad]) if bad else "")
-    happened = [_cut(f"  {moment(e['last'])}  {e['message']}{_times(e)}") for e in told["events"][:events]]
+    happened = [_cut(f"  {moment(e['last'])}  {e['message']}{times(e)}") for e in told["events"][:events]]
     parts.append("\n".join(["EVENTS", *happened]) if happened else "")
     return "\n\n".join(part for part in parts if part)
 
@@ -59,8 +60,10 @@ def length(seconds: float | None) -> str:
     return f"{seconds:.0f}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:.0f}ms"
 
 
-def _times(event: Json) -> str:
-    return f" (x{event['count']})" if event["count"] > 1 else ""
+def times(event: Json) -> str:
+    """How often something was said that a person should know of."""
+    again = event["count"] > 1 and event["level"] != "info"  # what goes well is said anew in each cycle
+    return f" (x{event['count']})" if again else ""
 
 
 def _cut(line: str, width: int = WIDTH) -> str:

@@ -67,7 +67,8 @@ def _start(options: Options, stack: Stack, *, yes: bool) -> None:
     show(plan_rows(stack), stack)
     _agree("bring this up?", yes=yes)
     if starting.digest(options.file.resolve()) != agreed:
-        raise InputError("stack-changed", f"`{options.file}` changed in the meantime; nothing was done", "mainspring up")
+        message = f"`{options.file}` changed in the meantime; nothing was done"
+        raise InputError("stack-changed", message, "mainspring up")
     pid = starting.start(options.file.resolve())
     talk(f"the controller is up (process {pid})")
 
@@ -118,8 +119,9 @@ def _watch(client: Client, timeout: float, *, live: bool, color: bool) -> None:
         try:
             told = client.get("/v1/status")
         except NotUp:
-            raise EnvironmentError_("controller-ended", "the controller has ended", "mainspring logs controller") from None
-        ready = bool(told["endpoints"]) and all(e["ready"] for e in told["endpoints"])
+            message = "the controller has ended"
+            raise EnvironmentError_("controller-ended", message, "mainspring logs controller") from None
+        ready = bool(told["gateway"]["address"]) and all(e["ready"] for e in told["endpoints"])
         if live:
             click.clear()
             click.echo(page(told, color=color))

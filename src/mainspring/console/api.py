@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Header, Query, Request, Response
+from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,7 @@ from mainspring.errors import Conflict, EnvironmentError_, InputError, Mainsprin
 from mainspring.stack.notes import notes
 from mainspring.worlds.local import logs
 
+_YAML = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}}
 LONGEST = 300.0  # seconds that one call may wait
 
 Who = Annotated[str, Header(alias="X-Mainspring-User", max_length=64, description="who asks, as it is recorded")]
@@ -230,18 +231,17 @@ def _status(controller: Controller) -> dict[str, Any]:
 
 
 def _changing(app: FastAPI, controller: Controller) -> None:
-    @app.put("/v1/stack", tags=["ask"])
-    def apply(
-        text: Annotated[str, Body(media_type="application/yaml")], expected: str = "", who: Who = ""
-    ) -> Any:
-        """Apply a stack file (its text, as a JSON string). With problems: 422, and all of them."""
-        del who
-        stack, changed = controller.apply(text, expected)
-        return {
-            "revision": controller.desired().revision,
-            "changed": changed,
-            "notes": [str(note) for note in notes(stack)],
-        }
+    @app.put("/v1/stack", tags=["ask"], openapi_extra=_YAML)
+    async def apply(request: Request, expected: str = "", who: Who = "") -> Any:
+        """Apply a stack file: its text is the body. With problems: 422, and all of them."""
+        body = await request.body()
+        try:
+            text = body.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise InputError("bad-text", "a stack file is UTF-8 text", "mainspring validate") from None
+        stack, changed = await asyncio.to_thread(controller.apply, text, expected, who)
+        told = [str(note) for note in notes(stack)]
+        return {"revision": controller.desired().revision, "changed": changed, "notes": told}
 
     @app.post("/v1/requests", status_code=202, tags=["ask"])
     def ask(asked: Ask, who: Who = "") -> Any:

@@ -197,9 +197,7 @@ def judge(watch: DriftSpec, drift: DriftLike, every: float) -> DriftVerdict:
     return DriftVerdict(any(v.fired for v in verdicts), verdicts, _message(verdicts, seen, drift.rows))
 
 
-def _feature(
-    watch: DriftSpec, seen: FeatureLike | None, name: str, features: int, every: float
-) -> FeatureVerdict:
+def _feature(watch: DriftSpec, seen: FeatureLike | None, name: str, features: int, every: float) -> FeatureVerdict:
     if seen is None or sum(seen.counts) < MIN_ROWS:
         return FeatureVerdict(name, None, None, False)
     value = psi(seen.reference, seen.counts)

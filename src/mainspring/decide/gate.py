@@ -131,9 +131,6 @@ def unsupported(gates: Gates) -> tuple[tuple[str, str], ...]:
         found.append(
             ("auc.no_worse_by", "AUC is not a mean over rows, so no interval by days is made of it: use `at_least`")
         )
-    for name, gate in (("brier", gates.brier), ("auc", gates.auc)):
-        if gate is not None and gate.at_least is None and gate.at_most is None and gate.no_worse_by is None:
-            found.append((name, "it sets no bound: give `at_least`, `at_most` or `no_worse_by`"))
     return tuple(found)
 
 

@@ -43,7 +43,7 @@ def due(memory: Memory, desired: Desired, now: Now) -> float | None:
     return end if end <= now.wall else None
 
 
-def wanted(desired: Desired, memory: Memory, observed: Observed, now: Now) -> tuple[Query, ...]:
+def wanted(desired: Desired, memory: Memory, observed: Observed, now: Now) -> tuple[Query, ...]:  # noqa: ARG001  later
     """List the queries of this cycle, each once: evidence of rollouts under way, and of the look that is due.
 
     A rollout whose candidate has not answered yet (`ready` is false) has no evidence, and asks for nothing.

@@ -87,9 +87,7 @@ _BEST = (
     "SELECT endpoint, min(rank) AS best, min(at) AS at FROM predictions "
     f"WHERE role = {LIVE} AND row = 0 AND {{}} GROUP BY endpoint, id"
 )
-_REQUESTS = (
-    f"count(*), ifnull(sum(best = {FAILED}), 0), ifnull(sum(best NOT IN ({OK}, {FAILED})), 0)"
-)
+_REQUESTS = f"count(*), ifnull(sum(best = {FAILED}), 0), ifnull(sum(best NOT IN ({OK}, {FAILED})), 0)"
 _REQUEST = -1  # the role under which `forgotten` keeps requests, whatever their revisions
 
 
@@ -105,8 +103,9 @@ def counts(db: sqlite3.Connection, endpoint: str) -> Counts:
     requests, errors, refused = db.execute(
         f"SELECT {_REQUESTS} FROM ({_BEST.format('endpoint = ?')})", (endpoint,)
     ).fetchone()
-    old = db.execute("SELECT revision, role, requests, predictions, errors, refused FROM forgotten WHERE endpoint = ?",
-                     (endpoint,)).fetchall()
+    old = db.execute(
+        "SELECT revision, role, requests, predictions, errors, refused FROM forgotten WHERE endpoint = ?", (endpoint,)
+    ).fetchall()
     for revision, role, more, predictions, failed, faulty in old:
         if role == _REQUEST:
             requests, errors, refused = requests + more, errors + failed, refused + faulty

@@ -58,9 +58,10 @@ CREATE TABLE IF NOT EXISTS forgotten (
   requests INTEGER NOT NULL, predictions INTEGER NOT NULL, errors INTEGER NOT NULL, refused INTEGER NOT NULL,
   PRIMARY KEY (endpoint, revision, role)) WITHOUT ROWID;
 """
-_BETTER = ", ".join(
-    f"{{0}}.{column}" for column in ("rank", "at", "seconds", "upstream", "compute", "tries", "status")
-) + ", ifnull({0}.score, -1), ifnull({0}.inputs, x''), {0}.version"
+_BETTER = (
+    ", ".join(f"{{0}}.{column}" for column in ("rank", "at", "seconds", "upstream", "compute", "tries", "status"))
+    + ", ifnull({0}.score, -1), ifnull({0}.inputs, x''), {0}.version"
+)
 _KEPT = ("version", "row", "at", "rank", "status", "seconds", "upstream", "compute", "tries", "score", "layout",
          "inputs", "error")  # fmt: skip
 _PUT = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,6 +66,7 @@ class _Truth(msgspec.Struct, tag_field="k", tag="t", gc=False):
 _lines = msgspec.json.Decoder(_Prediction | _Truth)
 _tensors = msgspec.json.Decoder(list[_Tensor])
 _given = msgspec.json.Decoder(list[_Input])
+_data_of = attrgetter("data")
 _pack = msgspec.msgpack.Encoder().encode
 
 Row = tuple[Any, ...]
@@ -223,20 +225,26 @@ def _inputs(raw: msgspec.Raw, rows: int) -> tuple[Layout | None, list[bytes] | N
     tensors = _decoded(raw, _given)
     if not tensors:
         return None, None
+    names = tuple([tensor.name for tensor in tensors])
     try:
-        if rows == 1:
-            values = [t.data[0] if type(t.data) is list and len(t.data) == 1 else _flat(t.data) for t in tensors]
-            return tuple([t.name for t in tensors]), [_pack(values)]
+        values = [value for (value,) in map(_data_of, tensors)]  # one value each: the usual request, and the fast way
+        if rows == 1 and list not in set(map(type, values)):
+            return names, [_pack(values)]
+    except (TypeError, ValueError, OverflowError):
+        pass  # another shape, or a number that MessagePack has no room for
+    try:
         columns = [_rows_of(_flat(tensor.data), rows) for tensor in tensors]
         packed = [_pack([column[i] for column in columns]) for i in range(rows)]
     except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return None, None
-    return tuple([t.name for t in tensors]), packed
+    return names, packed
 
 
 def _rows_of(data: list[Any], rows: int) -> list[Any]:
     if len(data) == rows:
         return data
+    if rows == 1:
+        return [data]
     width = len(data) // rows
     if width == 0 or width * rows != len(data):
         raise ValueError("not a multiple of the rows")

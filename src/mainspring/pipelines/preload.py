@@ -18,6 +18,7 @@ from mainspring.pipelines.job import Job
 
 _SAFE = frozenset({"numpy", "pandas", "pyarrow", "scipy", "sklearn"})
 _ALWAYS = ("numpy", "pandas", "pyarrow", "pyarrow.parquet")
+_EXPORT = ("skl2onnx", "mainspring.pipelines.measure")
 _done: set[str] = set()
 
 
@@ -30,8 +31,14 @@ def environment() -> None:
         os.environ.setdefault(name, "1")
 
 
-def preload(job: Job) -> None:
-    """Import what steps will need."""
+def preload(job: Job, step: str) -> None:
+    """Import what a step, and those after it, will need."""
+    if step == "data":
+        return  # mostly there is nothing to read anew
+    if step.startswith(("package", "gate")):
+        for name in _EXPORT if step != "gate" else _EXPORT[1:]:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
     for module in {step.run.partition(":")[0] for step in job.pipeline.steps.values()}:
         if module in _done:
             continue

@@ -27,7 +27,7 @@ from mainspring.stack.pipelines import DataSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_EXTRA = {"s3": "s3", "gs": "gcs", "http": "http", "https": "http"}
+_EXTRA = {"s3": "s3", "http": "http", "https": "http"}
 _SQL = re.compile(r"^(sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?://", re.IGNORECASE)
 _ENDINGS = {
     ".csv": "csv",
@@ -140,11 +140,11 @@ def _download(name: str, spec: DataSpec, root: Path, mark: str) -> Fetched:
                 shutil.copyfileobj(source, out, 1 << 20)
                 expected = getattr(source, "size", None)
         except ImportError as error:
-            extra = _EXTRA.get(scheme, scheme)
+            extra = _EXTRA.get(scheme)
             raise EnvironmentError_(
                 "data-extra",
                 f"the source `{name}`: `{scheme}://` needs a package that is not installed ({error})",
-                f"`pip install 'mainspring[{extra}]'`",
+                f"`pip install 'mainspring[{extra}]'`" if extra else "install the package that the message names",
             ) from error
         except ValueError as error:
             raise InputError("data-url", f"the source `{name}`: `{scheme}://` is not known ({error})") from error

@@ -91,7 +91,7 @@ class Steps:
             attempt += 1
             self.signals.check()
             self.progress.note(StepSeen(step, "running", attempt, spent))
-            preload(self.job)
+            preload(self.job, step)
             ended = child.run(
                 step,
                 work,

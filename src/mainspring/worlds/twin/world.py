@@ -223,7 +223,7 @@ class TwinWorld:
     def _see_run(self, run: TwinRun) -> RunSeen:
         spec = run.spec
         if run.lost:
-            return RunSeen(spec.run, spec.pipeline, spec.attempt, "lost", retryable=True)
+            return RunSeen(spec.run, spec.pipeline, spec.attempt, "lost", error="it was killed", retryable=True)
         if self.mono < run.ends:
             return RunSeen(spec.run, spec.pipeline, spec.attempt, "running", (StepSeen("train", "running", 1),))
         if run.fails:
@@ -269,7 +269,7 @@ class TwinWorld:
         if any(v.run == action.run for v in self.versions):
             return Accepted()
         run = self.runs.get(action.run)
-        if run is None or self.mono < run.ends or run.lost:
+        if run is None or self.mono < run.ends or run.lost or run.fails:
             return Refused(f"run {action.run} has made nothing")
         seen = self._see_run(run)
         number = str(1 + max((int(v.number) for v in self.versions if v.model == action.model), default=0))

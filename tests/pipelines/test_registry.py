@@ -1,0 +1,56 @@
+"""MLflow: what we write is what any client sees, and the other way round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.errors import ArtefactError
+from mainspring.pipelines.registry import Registry
+from tests.pipelines.conftest import Product
+
+
+def test_versions_and_aliases_by_a_plain_client(trained: Product) -> None:
+    """A run becomes one version however often it is registered; a plain client sees it, and we see what that client sets."""
+    registry = Registry(trained.state)
+    registry.prepare()
+    assert registry.changed() and not registry.changed()
+    number = registry.register("late", "late-1")
+    assert registry.changed()
+    assert registry.register("late", "late-1") == number == "1"
+    registry.record_verdict("late", number, "passed", "Brier fine", '{"rows": 275}')
+    registry.set_alias("late", "champion", number)
+    registry.set_alias("late", "champion", number)
+
+    from mlflow import MlflowClient
+
+    plain = MlflowClient(tracking_uri=f"sqlite:///{trained.state}/mlflow.db")
+    version = plain.get_model_version_by_alias("late", "champion")
+    assert (version.version, version.tags["mainspring.verdict"]) == (1, "passed") or version.version == "1"
+    run = plain.get_run(version.run_id)
+    assert run.data.params["train.strength"] == "1.0" and run.info.status == "FINISHED"
+    assert len(run.data.params["data.trips"]) == 64 and "mean" in run.data.metrics
+
+    plain.set_registered_model_alias("late", "challenger", "1")
+    plain.create_model_version("late", "s3://somewhere/else")
+    plain.create_registered_model("theirs")
+    assert registry.aliases() == {"late": {"champion": "1", "challenger": "1"}, "theirs": {}}
+    registry.set_alias("late", "challenger", "")
+    registry.set_alias("late", "challenger", "")
+    ours, foreign = registry.versions()
+    assert (ours.run, ours.verdict, ours.servable, ours.note) == ("late-1", "passed", True, "Brier fine")
+    assert Path(ours.artefact) == (trained.state / "artefacts" / "late" / "late-1").resolve()
+    assert (foreign.run, foreign.servable) == ("", False)
+    assert registry.aliases()["late"] == {"champion": "1"}
+
+    listed = {run.seen.id: run for run in registry.runs()}["late-1"]
+    assert (listed.version, listed.verdict, listed.cause) == ("1", "passed", "asked by a test")
+    assert listed.params == {"train.strength": "1.0"} and set(listed.data) == {"trips"}
+
+
+def test_run_without_artefact_is_refused(tmp_path: Path) -> None:
+    """A version is only made of a run that has a sound artefact."""
+    registry = Registry(tmp_path)
+    with pytest.raises(ArtefactError):
+        registry.register("late", "late-77")
