@@ -14,11 +14,11 @@ from tests.pipelines.conftest import CODE, Product, states
 
 SLOW = CODE.replace(
     '    print("train"',
-    '    import os, time, pathlib\n'
+    "    import os, time, pathlib\n"
     '    mark = pathlib.Path(os.environ["TRIPS_MARK"])\n'
     '    if len(list(mark.glob("go*"))) == 0:\n'
     '        (mark / f"pid{os.getpid()}").touch()\n'
-    '        time.sleep(600)\n'
+    "        time.sleep(600)\n"
     '    print("train"',
 )
 
@@ -73,9 +73,7 @@ def test_killed_step_and_host_end_in_the_same_result(
     assert not list(product.state.rglob(".tmp-*"))
 
 
-def test_stop_is_heeded_and_leaves_nobody(
-    product: Product, until: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_stop_is_heeded_and_leaves_nobody(product: Product, until: Callable[[Callable[[], bool]], None]) -> None:
     """SIGTERM ends the step and the host with status 143, and the run is not ended: it can go on."""
     mark = product.folder / "mark"
     mark.mkdir()

@@ -111,7 +111,9 @@ def test_candidate_is_only_judged(trained: Product) -> None:
 
 def test_changed_code_runs_again(product: Product) -> None:
     """A changed module, a raising step, a hanging step, a bad signature: each in one product, one after the other."""
-    product.write(code=CODE.replace("return LogisticRegression", "raise ValueError('no luck')\n    return LogisticRegression"))
+    product.write(
+        code=CODE.replace("return LogisticRegression", "raise ValueError('no luck')\n    return LogisticRegression")
+    )
     seen = product.run("late-1")
     assert seen.state == "failed" and not seen.retryable
     assert seen.error == "step `train` raised `ValueError: no luck` at `trips.py:20`"
@@ -119,7 +121,7 @@ def test_changed_code_runs_again(product: Product) -> None:
     assert seen.artefact == "" and list((product.state / "artefacts").glob("*/*")) == []
 
     product.write(
-        code=CODE.replace("    print(\"train\"", "    import time; time.sleep(600)\n    print(\"train\""),
+        code=CODE.replace('    print("train"', '    import time; time.sleep(600)\n    print("train"'),
         stack=STACK.replace("timeout: 60s", "timeout: 1s, retries: 1"),
     )
     seen = product.run("late-2")

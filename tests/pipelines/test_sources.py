@@ -36,7 +36,9 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n')
     first, rows = _fetch(tmp_path, "t.csv")
     assert rows == [[1, "x"], [2, "y"]]
-    sources.read(tmp_path / "cache" / "data" / first.digest / "table-csv.csv.parquet").to_parquet(tmp_path / "t.parquet")
+    sources.read(tmp_path / "cache" / "data" / first.digest / "table-csv.csv.parquet").to_parquet(
+        tmp_path / "t.parquet"
+    )
     for name in ("t.csv.gz", "t.csv.zip", "t.jsonl", "t.parquet", str(tmp_path / "t.csv")):
         assert _fetch(tmp_path, name)[1] == rows
     assert _fetch(tmp_path, "t.csv")[0] == first

@@ -37,4 +37,5 @@ def events(options: Options, *, follow: bool, limit: int) -> None:
 
 
 def _line(event: dict[str, Any]) -> str:
-    return f"{moment(event['last'])} {_LEVELS.get(event['level'], ' ')} {event['about']}: {event['message']}{times(event)}"
+    mark = _LEVELS.get(event["level"], " ")
+    return f"{moment(event['last'])} {mark} {event['about']}: {event['message']}{times(event)}"
