@@ -57,7 +57,7 @@ class Policy:
     trigger: str = "drift+worse"  # also "drift", "worse", "always", "never"
     reference: str = "champion"  # or "first": January and February for ever
     skill: float = 0.10
-    cooldown: float = 7.0
+    cooldown: float = 14.0
     at_most: int = 2  # runs in any 30.4 days
     holdout: float = 14.0
     margin: float | None = 0.005  # None: point estimate, no worse at all
@@ -287,14 +287,12 @@ def policies(model: dict[str, Any], lag: float) -> list[Policy]:
     base = Policy("as in the stack file", model=model, lag=lag)
     changes: dict[str, dict[str, Any]] = {
         "as in the stack file": {},
-        "cooldown 14d": {"cooldown": 14.0},
+        "cooldown 7d": {"cooldown": 7.0},
         "skill below 15%": {"skill": 0.15},
         "max x 1.2": {"threshold": "max x 1.2"},
-        "max x 1.2, 3 per month": {"threshold": "max x 1.2", "at_most": 3},
+        "cooldown 7d, max x 1.2, 3 per month": {"cooldown": 7.0, "threshold": "max x 1.2", "at_most": 3},
         "margin 0.001": {"margin": 0.001},
-        "cooldown 14d, margin 0.001": {"cooldown": 14.0, "margin": 0.001},
-        "cooldown 14d, margin 0.010": {"cooldown": 14.0, "margin": 0.010},
-        "cooldown 14d, max x 1.2": {"cooldown": 14.0, "threshold": "max x 1.2"},
+        "cooldown 7d, margin 0.001": {"cooldown": 7.0, "margin": 0.001},
         "margin 0.010": {"margin": 0.010},
         "point estimate": {"margin": None},
         "holdout 7d": {"holdout": 7.0},
@@ -327,7 +325,7 @@ def main() -> None:
     rows = data.rows(MARCH, END)
     late = data.late[rows]
     print(f"{len(late)} flights, seed {asked.seed}, lag {asked.lag:g} d, model {asked.model or 'as in flights.py'}")
-    print(f"{'policy':32} {'AUC':>6} {'Brier':>6} {'runs':>5} {'promoted':>8} {'refused':>7} {'given up':>8}")
+    print(f"{'policy':42} {'AUC':>6} {'Brier':>6} {'runs':>5} {'promoted':>8} {'refused':>7} {'given up':>8}")
     for policy in policies(asked.model, asked.lag):
         if asked.only and not any(o in policy.name for o in asked.only):
             continue
@@ -335,7 +333,7 @@ def main() -> None:
         live = out.live[rows]
         refused = out.runs - out.promoted - out.aborted
         figures = f"{auc(late, live):6.4f} {brier(late, live):6.4f} {out.runs:5} {out.promoted:8} {refused:7}"
-        print(f"{policy.name:32} {figures} {out.aborted:8}", flush=True)
+        print(f"{policy.name:42} {figures} {out.aborted:8}", flush=True)
         if asked.months:
             show(data, out, data.scores(MARCH, policy.model))
     print(f"{len(data.seconds)} fits, the slowest {max(data.seconds, default=0.0):.1f} s")

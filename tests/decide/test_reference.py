@@ -58,7 +58,7 @@ def test_file_and_back() -> None:
     made = _number([1.0, 2.0, None, 3.5] * 50)
     assert from_json(to_json(made)) == made
     for text in (b"", b"{}", b"[]", b'{"schema": 2}', to_json(made).replace(b'"kind": "number"', b'"kind": "?"')):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             from_json(text)
 
 
@@ -68,5 +68,7 @@ def test_windows_inside() -> None:
     assert max(inside_windows(counts, 7, psi)) == pytest.approx(0, abs=1e-3)
     counts[7:14] = (20, 0)
     found = inside_windows(counts, 7, psi)
-    assert len(found) == 22 and list(found) == sorted(found) and found[-1] > 0.5
+    assert len(found) == 22
+    assert list(found) == sorted(found)
+    assert found[-1] > 0.5
     assert inside_windows(counts[:7], 7, psi) == ()

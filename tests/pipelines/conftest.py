@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,11 +146,11 @@ def states(seen: RunSeen) -> dict[str, str]:
 
 
 @pytest.fixture
-def product(tmp_path: Path) -> Iterator[Product]:
+def product(tmp_path: Path) -> Product:
     """A tiny product of this test's own."""
     made = Product(tmp_path)
     made.write(code=CODE, stack=STACK, data=trips())
-    yield made
+    return made
 
 
 @pytest.fixture(scope="session")

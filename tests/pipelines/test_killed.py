@@ -58,7 +58,8 @@ def test_killed_step_and_host_end_in_the_same_result(
         host.kill()  # the host: its step dies with it
         host.wait()
         until(lambda: not any(_alive(pid) for pid in _marked(mark)))
-        assert read_run(folder).state == "running" and not (folder / "result.json").exists()
+        assert read_run(folder).state == "running"
+        assert not (folder / "result.json").exists()
         (mark / "go").touch()
         seen = product.run("late-1", attempt=2)
     finally:
@@ -69,7 +70,9 @@ def test_killed_step_and_host_end_in_the_same_result(
     undisturbed = read_run(trained.state / "runs" / "late-1")
     assert seen.metrics == undisturbed.metrics
     assert seen.digest == undisturbed.digest
-    assert seen.gate is not None and undisturbed.gate is not None and seen.gate.days == undisturbed.gate.days
+    assert seen.gate is not None
+    assert undisturbed.gate is not None
+    assert seen.gate.days == undisturbed.gate.days
     assert not list(product.state.rglob(".tmp-*"))
 
 

@@ -35,7 +35,7 @@ def test_first_run_makes_an_artefact(trained: Product) -> None:
 
 
 def test_held_out_rows_are_kept_from_train(trained: Product) -> None:
-    """`train` sees no row of the hold-out, `validate` no other, neither sees a row after the run's end or without outcome."""
+    """`train` sees no held-out row, `validate` no other; neither sees one after the run's end or without outcome."""
     assert trained.log("late-1", "train").split() == ["train", "509", "2013-01-26", "0"]
     assert trained.log("late-1", "validate").split() == ["validate", "275", "2013-01-27", "2013-02-09"]
     assert trained.log("late-1", "train-all").split()[:3] == ["train", "784", "2013-02-09"]
@@ -48,9 +48,11 @@ def test_gate_numbers_are_of_the_held_out_rows(trained: Product) -> None:
     first = (date(2013, 1, 27) - date(1970, 1, 1)).days
     assert [d.day for d in gate.days] == list(range(first, first + 14))
     assert gate.rows == sum(d.rows for d in gate.days) == 275
-    assert np.isnan(gate.champion_auc) and gate.champion == ""
+    assert np.isnan(gate.champion_auc)
+    assert gate.champion == ""
     assert {g.group for g in gate.groups} == {"left", "right"}
-    assert gate.checks[0].passed and gate.checks[0].message == "275 rows"
+    assert gate.checks[0].passed
+    assert gate.checks[0].message == "275 rows"
     verdict = judge(load(trained.folder / "mainspring.yaml").pipelines["late"].gates, gate)
     assert verdict.passed, verdict.message
 
@@ -72,10 +74,13 @@ def test_drift_reference(trained: Product) -> None:
     found = reference.from_json((Path(seen.artefact) / "reference.json").read_bytes())
     assert [f.feature for f in found.features] == ["distance", "side", ""]
     distance, score = found.get("distance"), found.get("")
-    assert distance is not None and score is not None
-    assert distance.rows == 784 and len(distance.inside) == 40 - 7 + 1
+    assert distance is not None
+    assert score is not None
+    assert distance.rows == 784
+    assert len(distance.inside) == 40 - 7 + 1
     assert distance.shares[-1] == pytest.approx(1 / 40, abs=0.01)  # missing
-    assert score.rows == 275 and len(score.inside) == 8
+    assert score.rows == 275
+    assert len(score.inside) == 8
     assert found.window == 7 * DAY
 
 
@@ -93,7 +98,8 @@ def test_later_version_is_compared_with_the_champion(trained: Product) -> None:
     assert seen.state == "succeeded", seen.error
     assert "train-all" not in states(seen)
     assert states(seen)["ingest"] == "cached"  # the whole table is the same; the cut is another
-    assert seen.gate is not None and seen.gate.champion == "1"
+    assert seen.gate is not None
+    assert seen.gate.champion == "1"
     assert len(seen.gate.days) == 10  # 14 days are held out, and the champion was trained on 4 of them
     assert np.isfinite(seen.gate.champion_auc)
     assert load_manifest(Path(seen.artefact)).trained_until == BEGAN + 36 * DAY
@@ -105,7 +111,8 @@ def test_candidate_is_only_judged(trained: Product) -> None:
     seen = trained.run("late-4", first=False, candidate=candidate, until=BEGAN + 55 * DAY)
     assert seen.state == "succeeded", seen.error
     assert list(states(seen)) == ["data", "ingest", "data-check", "gate"]
-    assert seen.gate is not None and len(seen.gate.days) == 14
+    assert seen.gate is not None
+    assert len(seen.gate.days) == 14
     assert seen.artefact == ""
 
 
@@ -115,10 +122,12 @@ def test_changed_code_runs_again(product: Product) -> None:
         code=CODE.replace("return LogisticRegression", "raise ValueError('no luck')\n    return LogisticRegression")
     )
     seen = product.run("late-1")
-    assert seen.state == "failed" and not seen.retryable
+    assert seen.state == "failed"
+    assert not seen.retryable
     assert seen.error == "step `train` raised `ValueError: no luck` at `trips.py:20`"
     assert "Traceback" in product.log("late-1", "train")
-    assert seen.artefact == "" and list((product.state / "artefacts").glob("*/*")) == []
+    assert seen.artefact == ""
+    assert list((product.state / "artefacts").glob("*/*")) == []
 
     product.write(
         code=CODE.replace('    print("train"', '    import time; time.sleep(600)\n    print("train"'),
@@ -130,7 +139,8 @@ def test_changed_code_runs_again(product: Product) -> None:
 
     product.write(code=CODE, stack=STACK.replace("strength: 1.0", "strenght: 1.0"))
     seen = product.run("late-3")
-    assert "`trips:train` asks for `strength`" in seen.error and "did you mean `strenght`?" in seen.error
+    assert "`trips:train` asks for `strength`" in seen.error
+    assert "did you mean `strenght`?" in seen.error
     assert set(states(seen).values()) == {"waiting"}
 
 
@@ -154,7 +164,8 @@ def test_bad_data_is_stopped(trained: Product, product: Product) -> None:
 def test_result_is_json_without_nan(trained: Product) -> None:
     """`result.json` is strict JSON, with data and code digests beside the numbers."""
     text = (trained.state / "runs" / "late-1" / "result.json").read_text()
-    raw = json.loads(text, parse_constant=lambda name: pytest.fail(name))
-    assert set(raw["data"]) == {"trips"} and len(raw["data"]["trips"]) == 64
+    raw = json.loads(text, parse_constant=pytest.fail)
+    assert set(raw["data"]) == {"trips"}
+    assert len(raw["data"]["trips"]) == 64
     assert set(raw["code"]) == {"ingest", "features", "train", "validate"}
     assert raw["params"] == {"train": {"strength": 1.0}}

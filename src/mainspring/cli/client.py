@@ -7,6 +7,7 @@ anything but this state folder's own socket.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import http.client
 import json
@@ -70,7 +71,7 @@ class Client:
 
     def post(self, path: str, body: Any = None, timeout: float = TIMEOUT) -> Any:
         """Ask for a change."""
-        return self.call("POST", path, {} if body is None else body, timeout)
+        return self.call("POST", path, body, timeout)
 
     def put(self, path: str, body: str, timeout: float = TIMEOUT, **query: Any) -> Any:
         """Replace something by a text."""
@@ -84,7 +85,8 @@ class Client:
         content = body.encode() if isinstance(body, str) else None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": kind, "X-Mainspring-User": who(), "Connection": "close"}
         try:
-            connection.request(method, path, content, headers)
+            with contextlib.suppress(BrokenPipeError):  # answered before it was read to its end
+                connection.request(method, path, content, headers)
             answer = connection.getresponse()
             text = answer.read()
         except TimeoutError:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,11 @@ class Cache:
         try:
             saved = Saved(raw["kind"], raw["file"], raw["digest"])
             entry = Entry(key, folder, saved, raw["notes"])
-            if not entry.path.exists():
-                raise KeyError(saved.file)
         except (KeyError, TypeError):
-            if folder.exists():
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        if not entry.path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
             return None
         os.utime(folder)  # the oldest unused go first
         return entry
@@ -99,7 +100,7 @@ class Cache:
             )
         return entry
 
-    def prune(self, keep: Set[str], limit: int = LIMIT) -> None:
+    def prune(self, keep: AbstractSet[str], limit: int = LIMIT) -> None:
         """Take the entries that were used longest ago away until `limit` bytes are left; never one of `keep`."""
         found: list[tuple[float, int, Path]] = []
         for folder in self.folder.iterdir():

@@ -22,7 +22,6 @@ from typing import Any
 from mainspring.errors import EnvironmentError_, MainspringError
 from mainspring.pipelines.child import Signals, Stopped
 from mainspring.pipelines.files import disk_error, read_json, sweep, write_json
-from mainspring.pipelines.preload import environment
 from mainspring.pipelines.seen import RESULT, STATE, need_spec, plain
 
 LOCK_PATIENCE = 10.0  # seconds that the steps of a killed host get to be gone
@@ -48,6 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
     except MainspringError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 1
+
+
+def environment() -> None:
+    """Set the number of threads of numeric libraries, before any is imported; what a person has set stays.
+
+    The host must be single-threaded when it forks.
+    """
+    cores = str(len(os.sched_getaffinity(0)))
+    os.environ.setdefault("OMP_NUM_THREADS", cores)  # made in each step's process, by the step itself
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin would burn the cores that serve
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # these start threads when they are imported
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
 
 
 def _run(folder: Path, state: Path, stack: Path, signals: Signals) -> int:

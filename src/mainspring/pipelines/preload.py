@@ -1,6 +1,6 @@
 """Heavy libraries, loaded once in the host, so that each step's process begins with them.
 
-Only libraries that are known to start no threads when imported, and of those only what the user's own modules
+Only libraries that start no threads when imported (`host.environment` sees to that), and of those only what the user's own modules
 import at their top; the user's modules themselves are imported in the steps' processes alone.
 Who calls it: the run, before it forks. What it must never do: compute anything, or fail.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
-import os
 import sys
 from pathlib import Path
 
@@ -18,27 +17,16 @@ from mainspring.pipelines.job import Job
 
 _SAFE = frozenset({"numpy", "pandas", "pyarrow", "scipy", "sklearn"})
 _ALWAYS = ("numpy", "pandas", "pyarrow", "pyarrow.parquet")
-_EXPORT = ("skl2onnx", "mainspring.pipelines.measure")
 _done: set[str] = set()
-
-
-def environment() -> None:
-    """Set the number of threads of numeric libraries, before any is imported; what a person has set stays."""
-    cores = str(len(os.sched_getaffinity(0)))
-    os.environ.setdefault("OMP_NUM_THREADS", cores)  # made in each step's process, by the step itself
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin would burn the cores that serve
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # these start threads when they are imported
-        os.environ.setdefault(name, "1")
 
 
 def preload(job: Job, step: str) -> None:
     """Import what a step, and those after it, will need."""
     if step == "data":
         return  # mostly there is nothing to read anew
-    if step.startswith(("package", "gate")):
-        for name in _EXPORT if step != "gate" else _EXPORT[1:]:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
+    if step.startswith("package"):
+        with contextlib.suppress(Exception):
+            importlib.import_module("skl2onnx")
     for module in {step.run.partition(":")[0] for step in job.pipeline.steps.values()}:
         if module in _done:
             continue

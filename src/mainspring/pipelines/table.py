@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.artefacts.manifest import Field
-from mainspring.decide.gate import MIN_DAYS
 from mainspring.errors import UserCodeError
 from mainspring.stack.pipelines import Gates
 from mainspring.stack.units import seconds
@@ -139,7 +138,7 @@ def bounds(
         raise UserCodeError(
             "data-short",
             f"the rows span {days:.1f} days, and the last {out:g} are held out for the gates: none is left to train on",
-            f"bring more rows, or hold out fewer, such as `rows: last {max(MIN_DAYS, int(days // 4))}d`",
+            f"bring more rows, or hold out fewer, such as `rows: last {max(3, int(days // 4))}d`",
         )
     return Bounds(begin, end, held)
 
@@ -221,7 +220,7 @@ class Rows:
         if len(value) == len(self.index) or columns & {self.shape.time, self.shape.id}:
             raise UserCodeError(
                 "step-index",
-                f"the table of step `{name}` lost the index of the rows; the held-out ones cannot be kept from `{step}`",
+                f"the table of step `{name}` lost the rows' index; the held-out ones cannot be kept from `{step}`",
                 f"return it with `index=` of the table that `{name}` got, and without `reset_index`",
             )
         return value

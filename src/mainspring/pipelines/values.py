@@ -140,5 +140,5 @@ def load(saved: Saved, folder: Path) -> Any:
     if saved.kind == "file":
         return path
     if saved.kind == "estimator":
-        return pickle.loads(path.read_bytes())  # our own step wrote it; see the module's docstring
+        return pickle.loads(path.read_bytes())  # noqa: S301  our own step wrote it; see the module's docstring
     return json.loads(path.read_text())

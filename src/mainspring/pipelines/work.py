@@ -332,7 +332,7 @@ def gate(job: Job, key: str, candidate: Path, checks: dict[str, Function], input
 
 
 def place(job: Job, key: str, folder: Path) -> str:
-    """Copy a packaged model into `folder` under this run's name; returns its digest. (In the host: small files.)"""
+    """Copy a packaged model into `folder` under this run's name; return its digest. Small files, so the host may."""
     import shutil
 
     from mainspring.artefacts.load import save_manifest
