@@ -28,7 +28,7 @@ def predict(address: str, ident: str) -> int:
 
 
 def test_a_life(stack: Path) -> None:
-    """Up, predict, kill -9, still answering, up again with the same processes, a changed file, down: nothing is left."""
+    """Up, kill -9, it still answers; up again adopts the processes; a changed file is applied; down leaves nothing."""
     up = mainspring(stack, "up", "--yes")
     assert up.returncode == 0, up.stderr
     assert "ready: http://127.0.0.1:" in up.stderr
@@ -121,8 +121,8 @@ def test_nobody_to_ask(empty: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["status", "events", "run delay", "runs list", "models list", "gate delay@1", "rollout status", "rollout pause delay",
-     "drift", "cost", "down"],
+    ["status", "events", "run delay", "runs list", "models list", "gate delay@1", "rollout status",
+     "rollout pause delay", "drift", "cost", "approve", "down"],
 )  # fmt: skip
 def test_each_verb_says_that_nothing_is_up(empty: Path, words: str) -> None:
     """When no controller is up, the verb says so and names the command that brings it up."""

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,37 @@ def test_damaged_files_are_unknown(tmp_path: Path) -> None:
         assert read_run(folder).id == "late-2"
     (folder / "result.json").write_text(json.dumps({"attempt": 0, "state": "failed", "error": "x", "retryable": True}))
     assert (read_run(folder).state, read_run(folder).error, read_run(folder).retryable) == ("failed", "x", True)
+
+
+def test_host_has_one_thread_when_it_forks() -> None:
+    """The libraries that the host loads start no thread, so that forking is safe."""
+    code = (
+        "import os; from mainspring.pipelines import host; host.environment()\n"
+        "import pandas, pyarrow.parquet, sklearn.ensemble, skl2onnx\n"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    plain = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
+    assert told.stdout.strip() == "1"
+
+
+def test_full_disk_is_told(tmp_path: Path) -> None:
+    """A step that fills the disk fails with that message, as something that is worth another attempt."""
+    code = """
+import errno, sys
+from pathlib import Path
+from mainspring.pipelines import child
+here = Path(sys.argv[1])
+def work():
+    raise OSError(errno.ENOSPC, "No space left on device")
+def hopeless():
+    import mainspring.pipelines.child as c
+    def full(*_): raise OSError(errno.ENOSPC, "No space left on device")
+    c.write_json = full
+for w in (work, hopeless):
+    paths = {"log": here / "log", "report": here / "r.json", "code_root": here / "code"}
+    ended = child.run("s", w, **paths, timeout=9, signals=child.Signals())
+    print(ended.kind, ended.message)
+"""
+    told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["machine step `s` filled the disk"] * 2

@@ -27,6 +27,8 @@ from mainspring.pipelines.files import read_json, write_json
 
 _PR_SET_PDEATHSIG = 1
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_SPACE = "free some space, then run again"
+_NO_SPACE = 75  # exit status of a step that could not even report
 
 
 class Stopped(Exception):
@@ -140,6 +142,9 @@ def _ending(step: str, status: int, seconds: float, report: Path) -> Ended:
         )
     if not isinstance(told, dict) or "ok" not in told:
         code = os.WEXITSTATUS(status)
+        if code == _NO_SPACE:
+            message = f"step `{step}` filled the disk"
+            return Ended(False, seconds, code="disk-full", message=message, hint=_SPACE, kind="machine")
         message = f"step `{step}` ended with exit status `{code}` and without a result"
         return Ended(
             False, seconds, code="step-exit", message=message, hint="a step returns; it does not exit", kind="user"
@@ -162,8 +167,11 @@ def _child(step: str, work: Callable[[], Any], log: Path, report: Path, code_roo
         sys.stderr.flush()
         write_json(report, json.loads(json.dumps(told, default=str)))
         status = 0 if told["ok"] else 1
-    except BaseException:  # nothing may unwind into the host's code
-        traceback.print_exc()
+    except BaseException as error:  # nothing may unwind into the host's code
+        if isinstance(error, OSError) and error.errno in _FULL:
+            status = _NO_SPACE  # there is no room for the report that would say so
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -203,7 +211,7 @@ def _attempt(step: str, work: Callable[[], Any], code_root: Path) -> dict[str, A
     except BaseException as error:
         traceback.print_exc()
         if isinstance(error, OSError) and error.errno in _FULL:
-            return _failed("disk-full", f"step `{step}` filled the disk", "free some space, then run again", "machine")
+            return _failed("disk-full", f"step `{step}` filled the disk", _SPACE, "machine")
         return _failed(
             "step-raised", raised(step, error, code_root), "the whole traceback is in the step's log", "user"
         )

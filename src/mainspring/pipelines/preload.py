@@ -1,7 +1,7 @@
 """Heavy libraries, loaded once in the host, so that each step's process begins with them.
 
-Only libraries that start no threads when imported (`host.environment` sees to that), and of those only what the user's own modules
-import at their top; the user's modules themselves are imported in the steps' processes alone.
+Only libraries that start no threads when imported (`host.environment` sees to that), and of those only what the
+user's own modules import at their top; these modules themselves are imported in the steps' processes alone.
 Who calls it: the run, before it forks. What it must never do: compute anything, or fail.
 """
 
