@@ -12,7 +12,7 @@ import pytest
 from mainspring.artefacts.load import load_manifest, load_model
 from mainspring.artefacts.score import Scorer
 from mainspring.decide import reference
-from mainspring.decide.gate import judge
+from mainspring.decide.gate import judge, seed_of
 from mainspring.pipelines.seen import read_run
 from mainspring.stack.load import load
 from tests.pipelines.conftest import BEGAN, CODE, DAY, STACK, Product, states, trips
@@ -53,7 +53,7 @@ def test_gate_numbers_are_of_the_held_out_rows(trained: Product) -> None:
     assert {g.group for g in gate.groups} == {"left", "right"}
     assert gate.checks[0].passed
     assert gate.checks[0].message == "275 rows"
-    verdict = judge(load(trained.folder / "mainspring.yaml").pipelines["late"].gates, gate)
+    verdict = judge(load(trained.folder / "mainspring.yaml").pipelines["late"].gates, gate, seed_of("late-1"))
     assert verdict.passed, verdict.message
 
 
@@ -169,3 +169,5 @@ def test_result_is_json_without_nan(trained: Product) -> None:
     assert len(raw["data"]["trips"]) == 64
     assert set(raw["code"]) == {"ingest", "features", "train", "validate"}
     assert raw["params"] == {"train": {"strength": 1.0}}
+    assert raw["verdict"]["passed"] is True
+    assert raw["verdict"]["message"].split("; ")[0] in trained.log("late-1", "gate")

@@ -10,6 +10,7 @@ What it must never do: import the user's code or load a table: steps do that, in
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from mainspring.pipelines.cache import Entry
 from mainspring.pipelines.child import Signals
 from mainspring.pipelines.files import new_folder, read_json, write_json
 from mainspring.pipelines.job import SEED, Job
+from mainspring.pipelines.seen import gate_from
 from mainspring.pipelines.sources import Fetched
 from mainspring.pipelines.steps import Failed, Progress, Steps
 from mainspring.pipelines.table import Bounds, Part, hold_out
@@ -143,8 +145,7 @@ class Run:
         wrong = datacheck.compare(self.made.profile, last, job.spec.since, job.spec.until)
         if wrong:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            with (job.folder / "logs" / f"{step}.log").open("a") as log:
-                log.writelines(f"{sentence}\n" for sentence in wrong)
+            self._say(step, wrong)
             hint = "mend the data, or take the column out of the first step's table"
             raise self.steps.fail(step, UserCodeError("data-unfit", f"the data is not fit: {wrong[0]}{more}", hint))
 
@@ -221,7 +222,20 @@ class Run:
         }
         entry = self.steps.cached("gate", parts, lambda key: work.gate(job, key, candidate, checks, inputs))
         self.made.gate = work.describe(entry.path.read_bytes())
-        self.made.verdict = entry.notes
+        self.made.verdict = self._judge(self.made.gate)
+
+    def _judge(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """Judge by the same function and seed as the loop, whose verdict is the one that counts."""
+        from mainspring.decide.gate import judge, seed_of
+
+        verdict = judge(self.job.pipeline.gates, gate_from(measured), seed_of(self.job.spec.run))
+        self._say("gate", [item.message for item in verdict.items])
+        return {"passed": verdict.passed, "message": verdict.message}
+
+    def _say(self, step: str, sentences: Iterable[str]) -> None:
+        """Add to a step's log what the host found of its output."""
+        with (self.job.folder / "logs" / f"{step}.log").open("a") as log:
+            log.writelines(f"{sentence}\n" for sentence in sentences)
 
     def _refit(self, functions: dict[str, Function], evaluated: Entry) -> Entry:
         """Fit a first version again on all rows: no later gate's rows are among them."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import mainspring
+from mainspring.artefacts.load import load_manifest
 from mainspring.cli.control_client import Control
 from mainspring.cli.demo import flights, page, progress, report
 from mainspring.cli.output import Options, emit, talk
@@ -26,18 +28,6 @@ from mainspring.loop.plan import Record
 
 EXAMPLE = "01-flights"
 ENDPOINT = "delay"
-
-
-class Watched(Control):
-    """The controller as the replay sees it: also which version is live, and what happened last."""
-
-    def status(self) -> dict[str, Any]:
-        seen = super().status()
-        endpoint = next((e for e in seen["endpoints"] if e["name"] == ENDPOINT), {})
-        events = [e for e in seen["events"] if e.get("kind")]
-        seen["live"] = str(endpoint.get("version", "") or "")
-        seen["event"] = str(events[0]["message"]) if events else ""
-        return seen
 
 
 @dataclass(slots=True)
@@ -63,10 +53,11 @@ class Act:
         finished = self._finished(end)
         if finished is None:
             control = self._up()
-            rows = self._replay(control, end)
-            finished = self._report(control, rows, began, end)
+            rows, done = self._replay(control, end)
+            finished = self._report(control, rows, time.monotonic() - began - sum(d.seconds for d in done), end)
             if not keep_up:
-                control.down()
+                with _said("the stack is taken down"):
+                    control.down()
         else:
             talk("this demo was finished before; `mainspring demo flights --again` begins anew")
         self._show(finished)
@@ -95,7 +86,7 @@ class Act:
             return None
         return found if isinstance(found, dict) and found.get("until") == end else None
 
-    def _up(self) -> Watched:
+    def _up(self) -> Control:
         """Bring the stack up, as `mainspring up` does, with a clock that stands at the first of March."""
         source = Path(mainspring.__file__).parents[2] / "examples" / EXAMPLE
         if not (source / "flights.py").is_file():
@@ -107,9 +98,8 @@ class Act:
             if not (self.folder / name).exists():
                 shutil.copyfile(source / name, self.folder / name)
         stack = self.folder / "mainspring.yaml"
-        _free_port(stack)
         with _said("the stack is brought up, and the first version is made"):
-            control = Watched(stack, flights.BEGIN)
+            control = Control(stack, flights.BEGIN)
             control.ensure_up()
             control.advance(max(flights.BEGIN, control.clock()))
             if not control.status()["live"]:
@@ -117,49 +107,90 @@ class Act:
                 raise EnvironmentError_("no-version", message, f"mainspring -f {stack} status")
         return control
 
-    def _replay(self, control: Watched, end: float) -> flights.Flights:
+    def _replay(self, control: Control, end: float) -> tuple[flights.Flights, list[flights.Day]]:
         with _said("the flights are read"):
-            rows = flights.Flights.of(self.folder, self._fields(control))
+            rows = flights.Flights.of(self.folder, load_manifest(_first_artefact(control)).inputs)
         with progress.progress() as tell:
-            flights.Replay(
+            replay = flights.Replay(
                 control, rows, self.folder, endpoint=ENDPOINT, in_flight=self.in_flight, until=end, tell=tell
-            ).run()
-        return rows
+            )
+            return rows, replay.run()
 
-    def _fields(self, control: Watched) -> tuple[Any, ...]:
-        from mainspring.artefacts.load import load_manifest
-
-        return load_manifest(self._first(control)).inputs
-
-    def _first(self, control: Watched) -> Path:
-        """The artefact of the first version: the one that the frozen comparison scores."""
-        versions = [v for v in control.client.get("/v1/versions") if v["model"] == ENDPOINT]
-        return Path(min(versions, key=lambda v: int(v["number"]))["artefact"])
-
-    def _report(self, control: Watched, rows: flights.Flights, began: float, end: float) -> dict[str, Any]:
+    def _report(self, control: Control, rows: flights.Flights, rest: float, end: float) -> dict[str, Any]:
+        """Gather, build and write; `rest` is what this call took beside its days."""
         with _said("the report is made"):
-            given = self._input(control, rows, end)
-            days, spent = flights.days_kept(self.folder)
-            # What this call took beside the days, and the days of all calls.
-            mine = time.monotonic() - began - sum(d.seconds for d in days if d.seconds) if len(days) else 0.0
-            given.seconds = spent + max(0.0, mine)
-            made = report.build(given.freeze()) | {"until": end}
+            began = time.monotonic()
+            given = _gather(control, self.folder, rows, end)
+            whole = given.seconds + rest + time.monotonic() - began
+            made = report.build(replace(given, seconds=whole)) | {"until": end}
             report.write(made, page.page(made), self.folder)
         return made
-
-    def _input(self, control: Watched, rows: flights.Flights, end: float) -> Gathered:
-        from mainspring.cli.demo.gather import gather
-
-        return gather(control, self.folder, rows, self._first(control), end, ENDPOINT)
 
     def _show(self, made: dict[str, Any]) -> None:
         if self.options.output != "table":
             emit(made, self.options.output)
             return
         print(report.summary(made))
-        page_path = self.folder / "report.html"
-        talk(f"\nreport: {page_path.relative_to(Path.cwd())} (and report.json beside it)")
+        talk(f"\nreport: {(self.folder / 'report.html').relative_to(Path.cwd())} (report.json beside it)")
 
 
-def _free_port(stack: Path) -> None:
-    """Say at once that the gateway's port is taken, unless it is this demo that holds it."""
+def _first_artefact(control: Control) -> Path:
+    """The artefact of the first version: the one that the frozen comparison scores."""
+    versions = [v for v in control.client.get("/v1/versions") if v["model"] == ENDPOINT]
+    return Path(min(versions, key=lambda v: int(v["number"]))["artefact"])
+
+
+def _gather(control: Control, folder: Path, rows: flights.Flights, end: float) -> report.ReportInput:
+    """All that the report is made of: logged answers, the frozen version's scores of the same rows, and records."""
+    from mainspring.monitoring.predictions import PredictionStore
+
+    state = folder / ".mainspring"
+    store = PredictionStore(state / "predictions.db", state / "segments", lambda model, version: None, read_only=True)
+    try:
+        told = list(store.rows(ENDPOINT, flights.BEGIN, end))
+        counts = store.counts(ENDPOINT)
+    finally:
+        store.close()
+    answered = [t for t in told if t.score is not None]
+    place = {ident: i for i, ident in enumerate(rows.table["id"].tolist())}
+    part = rows.table.iloc[[place[t.id] for t in answered]]
+    manifest = load_manifest(_first_artefact(control))
+    columns = {field.name: part[field.name].to_numpy() for field in manifest.inputs}
+    days, seconds = flights.days_kept(folder)
+    middle = sorted(d.result.p50 for d in days)
+    slow = sorted(d.result.p95 for d in days)
+    bill = control.client.get("/v1/cost")
+    return report.ReportInput(
+        time=np.array([t.at for t in answered]),
+        score=np.array([t.score for t in answered], dtype=np.float64),
+        truth=np.array([np.nan if t.truth is None else t.truth for t in answered], dtype=np.float64),
+        version=[t.version for t in answered],
+        frozen=report.frozen_scores(_first_artefact(control), state / "code", columns),
+        records=_records(control),
+        costs=[report.CostLine(_what(line), line["seconds"], line["dollars"]) for line in bill["lines"]],
+        requests=counts.predictions,
+        errors=sum(d.result.errors for d in days),
+        retries=sum(d.result.retries for d in days),
+        seconds=seconds,
+        p50=middle[len(middle) // 2] if middle else None,
+        p95=slow[len(slow) // 2] if slow else None,
+    )
+
+
+def _what(line: dict[str, Any]) -> str:
+    names = [line.get("revision") or line.get("endpoint") or line["kind"], line.get("role", "")]
+    return " ".join(name for name in names if name and name != "live")
+
+
+def _records(control: Control) -> list[Record]:
+    kinds = ("run", "run-failed", "gate", "rollout", "drift", "quality")
+    return [Record(kind, str(r["key"]), float(r["at"]), r["value"]) for kind in kinds for r in control.records(kind)]
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Say what goes on, and how long it took."""
+    began = time.monotonic()
+    talk(f"{what} ...")
+    yield
+    talk(f"{what}: {time.monotonic() - began:.1f} s")
