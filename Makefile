@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.mainspring-installed
 UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
+# Steps, replicas and controllers start again and again: without bytecode each start takes seconds longer.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint clean setup lock docs
 

@@ -97,8 +97,8 @@ class Control:
             time.sleep(0.05)
 
     def status(self) -> dict[str, Any]:
-        """The loop at a glance."""
-        answer: dict[str, Any] = self.client.get("/v1/status")
+        """The loop at a glance, without the bill and the counts of predictions."""
+        answer: dict[str, Any] = self.client.get("/v1/status", counts="false")
         return answer
 
     def records(self, kind: str) -> list[dict[str, Any]]:

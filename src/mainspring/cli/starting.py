@@ -53,7 +53,7 @@ def _answers(process: subprocess.Popen[bytes], state: Path, log: Path, begin: in
             raise _ended(log, begin, process.returncode)
         if told(state).get("pid") == process.pid:
             try:
-                client.get("/v1/status")
+                client.get("/v1/status", counts="false")
             except NotUp:
                 pass
             except EnvironmentError_ as error:
@@ -77,7 +77,7 @@ def stop(state: Path, patience: float = 60.0, say: Any = None) -> bool:
     until, shown = time.monotonic() + patience, ""
     while time.monotonic() < until:
         try:
-            waiting = client.get("/v1/status")["waiting"]
+            waiting = client.get("/v1/status", counts="false")["waiting"]
         except NotUp:
             if not _runs(pid):
                 return True

@@ -117,9 +117,9 @@ def _reading(app: FastAPI, controller: Controller) -> None:
     store = controller.parts.store
 
     @app.get("/v1/status", tags=["look"])
-    def status() -> Any:
-        """The loop at a glance."""
-        return _status(controller)
+    def status(counts: bool = True) -> Any:
+        """The loop at a glance; `counts=false` leaves out what takes a walk through all predictions."""
+        return _status(controller, counts=counts)
 
     @app.get("/v1/plan", tags=["look"])
     def plan() -> Any:
@@ -190,13 +190,14 @@ def _reading(app: FastAPI, controller: Controller) -> None:
         return views.budget(controller.desired().stack, controller.parts.spend())
 
 
-def _status(controller: Controller) -> dict[str, Any]:
+def _status(controller: Controller, *, counts: bool) -> dict[str, Any]:
     look, trouble, store = _look(controller), controller.trouble, controller.parts.store
     kept = store.desired()
     stack = look.desired.stack
     spec_path = kept.path if kept else str(controller.parts.path)
     judged = [*store.records("drift"), *store.records("quality")]
-    happened = [views.event(e) for e in store.events(limit=10)]
+    recent = [views.event(e) for e in store.events(limit=60)]
+    happened, told = recent[:10], [e for e in recent if e.get("kind")]  # told: of the loop's own doings
     conditions = [views.plain(c) for c in look.plan.conditions]
     if trouble is not None:
         message = f"{trouble.message} ({trouble.times} times in a row; tried again)"
@@ -222,9 +223,9 @@ def _status(controller: Controller) -> dict[str, Any]:
         "conditions": conditions,
         "events": happened,
         "live": views.live(look),
-        "event": happened[0]["message"] if happened else "",
-        "spend": views.budget(stack, controller.parts.spend()),
-        "predictions": views.plain(controller.parts.traffic()),
+        "event": told[0]["message"] if told else "",
+        "spend": views.budget(stack, controller.parts.spend()) if counts else None,
+        "predictions": views.plain(controller.parts.traffic()) if counts else None,
         "registry": look.observed.registry,
         "free_disk": look.observed.free_disk,
     }
