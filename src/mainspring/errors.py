@@ -42,7 +42,7 @@ class InputError(MainspringError):
     exit_status = 2
 
 
-class EnvironmentError_(MainspringError):
+class EnvironmentError_(MainspringError):  # noqa: N801 (the plain name is Python's own)
     """The machine is in the way: a port in use, a read-only folder, a full disk."""
 
 

@@ -93,10 +93,10 @@ def test_paired_difference_counts_days_not_rows() -> None:
 BOUNDS = Bounds(errors=0.05, p95=0.1, margin=0.005, confidence=0.95)
 
 
-@given(
-    st.integers(0, 2_000), st.integers(0, 2_000), st.integers(0, 2_000), st.floats(0, 10), st.floats(0.1, 10)
-)
-def test_a_stage_is_total_and_never_ends_early(total: int, errors: int, slow: int, elapsed: float, length: float) -> None:
+@given(st.integers(0, 2_000), st.integers(0, 2_000), st.integers(0, 2_000), st.floats(0, 10), st.floats(0.1, 10))
+def test_a_stage_is_total_and_never_ends_early(
+    total: int, errors: int, slow: int, elapsed: float, length: float
+) -> None:
     """Any counts give a verdict; none advances before its time or without an answer."""
     evidence = Evidence(total, min(errors, total), min(slow, total), total)
     verdict = judge_stage(BOUNDS, evidence, elapsed=elapsed, length=length)

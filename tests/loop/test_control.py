@@ -48,10 +48,16 @@ def test_plan_is_the_twin_forked_from_the_live_snapshot() -> None:
     loop = VirtualLoop(flights(), MARCH).run(days=1)
     loop.world.crash("delay-1-0")
     before = loop.story()
-    snapshot = Snapshot(Now(loop.world.wall, loop.world.mono, 0.0), Desired(flights(), "r1"), loop.world.observe(), {}, loop.store.load()[1])
+    snapshot = Snapshot(
+        Now(loop.world.wall, loop.world.mono, 0.0),
+        Desired(flights(), "r1"),
+        loop.world.observe(),
+        {},
+        loop.store.load()[1],
+    )
     path = foresee(snapshot)
     assert path.quiet
-    assert [type(step.action).__name__ for _, step in path.steps][0] == "StartReplica"
+    assert next(type(step.action).__name__ for _, step in path.steps) == "StartReplica"
     assert loop.story() == before
     assert {p.name for p in path.observed.processes if p.state == "ready"} >= {"delay-1-0", "gateway-0"}
 

@@ -46,7 +46,7 @@ def test_controller_killed_again_and_again(undisturbed: VirtualLoop) -> None:
 
 @pytest.mark.parametrize("victim", ["gateway-0", "delay-1-0", "delay-2-0", "run-delay-1", "run-delay-2"])
 def test_process_killed_whenever_it_is_there(undisturbed: VirtualLoop, victim: str) -> None:
-    """A gateway worker, a replica or a run dies at each cycle in which it is seen, once in each life: the story stays."""
+    """A worker, a replica or a run dies in each cycle in which it is seen, once in each life: the story stays."""
     lives: list[int] = []
 
     def count(loop: VirtualLoop, plan: Plan) -> None:

@@ -84,7 +84,13 @@ def test_abort_undo_and_promote_by_command() -> None:
 def test_unknown_targets_are_answered() -> None:
     """Nobody who asks is left without an answer."""
     loop = VirtualLoop(flights(), MARCH).run(days=1)
-    for verb, target in [("abort", "delay"), ("promote", "nothing"), ("run", "nothing"), ("approve", "x"), ("undo", "delay")]:
+    for verb, target in [
+        ("abort", "delay"),
+        ("promote", "nothing"),
+        ("run", "nothing"),
+        ("approve", "x"),
+        ("undo", "delay"),
+    ]:
         loop.ask(verb, target)
     asked = [r.id for r in loop.store.requests()]
     assert len(asked) == 5

@@ -117,7 +117,7 @@ def _reading(app: FastAPI, controller: Controller) -> None:
     store = controller.parts.store
 
     @app.get("/v1/status", tags=["look"])
-    def status(counts: bool = True) -> Any:
+    def status(*, counts: bool = True) -> Any:
         """The loop at a glance; `counts=false` leaves out what takes a walk through all predictions."""
         return _status(controller, counts=counts)
 

@@ -35,7 +35,9 @@ def retrain(spec: Retrain, cause: str, situation: Situation) -> Retraining:
         return Retraining(start=False, why=f"{cause}: {situation.over_budget}")
     starts = situation.starts
     if starts and situation.now < starts[-1] + spec.cooldown:
-        return Retraining(start=False, why=f"{cause}: cooling down since the last run", again=starts[-1] + spec.cooldown)
+        return Retraining(
+            start=False, why=f"{cause}: cooling down since the last run", again=starts[-1] + spec.cooldown
+        )
     limit = int(spec.at_most.count)
     recent = [start for start in starts if start > situation.now - spec.at_most.per]
     if len(recent) >= limit:

@@ -79,7 +79,9 @@ def judge_stage(bounds: Bounds, evidence: Evidence, *, elapsed: float, length: f
         e = evidence_above(evidence.slow, evidence.timed, 0.05)
         numbers["slow_evidence"] = e
         if e >= 1 / ALPHA:
-            text = f"{evidence.slow} of {evidence.timed} answers took over {bounds.p95 * 1e3:.0f} ms, more than 5 in 100"
+            text = (
+                f"{evidence.slow} of {evidence.timed} answers took over {bounds.p95 * 1e3:.0f} ms, more than 5 in 100"
+            )
             return StageVerdict("abort", text, numbers)
     mean, low, high = paired_difference(evidence.days, bounds.confidence)
     text = ""

@@ -46,7 +46,7 @@ def student_quantile(share: float, df: int) -> float:
     d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * df
     y = (d * two_sided) ** (2 / df)
     if y > 0.05 + a:
-        from statistics import NormalDist  # noqa: PLC0415 (seldom needed)
+        from statistics import NormalDist
 
         x = NormalDist().inv_cdf(two_sided / 2)
         y = x * x

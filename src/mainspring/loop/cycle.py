@@ -27,7 +27,7 @@ class Cycle:
     source: MetricSource
     store: Store
     desired: Callable[[], Desired]
-    report: Callable[[Step, str], None] = lambda step, outcome: None
+    report: Callable[[Step, str], None] = lambda *_: None
 
     def once(self) -> Plan:
         """Look once, decide once, keep it, begin it. Raises `Conflict` when another writer was there."""

@@ -90,7 +90,9 @@ class Draft:
         """Say what is waited for."""
         self.waiting.append(Waiting(what, why, self_ending))
 
-    def tell(self, reason: str, about: str, message: str, *, key: str = "", level: str = "info", kind: str = "") -> None:
+    def tell(
+        self, reason: str, about: str, message: str, *, key: str = "", level: str = "info", kind: str = ""
+    ) -> None:
         """Add an event; events of the same key are one, counted."""
         self.events.append(Event(key or f"{about}/{reason}/{message}", reason, about, message, level, kind))
 

@@ -1,4 +1,4 @@
-"""A look by monitoring: judge drift and quality once every `monitoring.every`, and ask for a new version when they say so."""
+"""A look by monitoring: judge drift and quality every so often, and ask for a new version when they say so."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def look(draft: Draft) -> None:
             fired[watch] = endpoint.model_name
     draft.looked = end
     draft.wakes.append(end + draft.s.desired.stack.monitoring.every)
-    draft.wait("monitoring", "the next look", self_ending=end + draft.s.desired.stack.monitoring.every <= draft.now.wall)
+    draft.wait(
+        "monitoring", "the next look", self_ending=end + draft.s.desired.stack.monitoring.every <= draft.now.wall
+    )
     for pipeline, spec in draft.s.desired.stack.pipelines.items():
         causes = [w for w in spec.retrain.when if fired.get(w) == spec.produces]
         if causes:

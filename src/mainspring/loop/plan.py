@@ -96,16 +96,7 @@ class SetAlias:
     number: str
 
 
-Action = (
-    StartReplica
-    | StartGateway
-    | StopProcess
-    | SetRoutes
-    | StartRun
-    | RegisterVersion
-    | RecordVerdict
-    | SetAlias
-)
+Action = StartReplica | StartGateway | StopProcess | SetRoutes | StartRun | RegisterVersion | RecordVerdict | SetAlias
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,9 +100,7 @@ def _enter(draft: Draft, rollout: RolloutMemory) -> RolloutMemory:
     """Start a stage's clock."""
     stage = rollout.stages[rollout.stage]
     mirror_since = draft.now.wall if stage.kind == "mirror" and rollout.mirror_since is None else rollout.mirror_since
-    entered = replace(
-        rollout, stage_began=draft.now.wall, stage_watched=draft.now.watched, mirror_since=mirror_since
-    )
+    entered = replace(rollout, stage_began=draft.now.wall, stage_watched=draft.now.watched, mirror_since=mirror_since)
     draft.rollouts[rollout.endpoint] = entered
     message = f"version {rollout.candidate}: {stage.kind} {stage.share:.0%} for {stage.seconds / 3600:.0f} h"
     key = f"endpoint/{rollout.endpoint}/rollout/{rollout.candidate}/stage/{rollout.stage}/{rollout.began:.0f}"
@@ -134,7 +132,7 @@ def _loops(draft: Draft, rollout: RolloutMemory) -> bool:
 def _decide(draft: Draft, rollout: RolloutMemory, stage: StagePinned) -> None:
     elapsed = draft.now.watched - rollout.stage_watched
     bounds = Bounds(rollout.abort_errors, rollout.abort_p95, rollout.margin, rollout.confidence)
-    evidence, untold = _evidence(draft, rollout, stage)
+    evidence, untold = _evidence(draft, rollout)
     verdict = judge_stage(bounds, evidence, elapsed=elapsed, length=stage.seconds)
     about = f"endpoint/{rollout.endpoint}"
     draft.condition(about, "Progressing", ok=True, reason=stage.kind.capitalize(), message=verdict.message)
@@ -157,7 +155,7 @@ def _next(draft: Draft, rollout: RolloutMemory) -> None:
     draft.wait(f"endpoint/{rollout.endpoint}", "the next stage begins", self_ending=True)
 
 
-def _evidence(draft: Draft, rollout: RolloutMemory, stage: StagePinned) -> tuple[Evidence, int]:
+def _evidence(draft: Draft, rollout: RolloutMemory) -> tuple[Evidence, int]:
     traffic: Traffic | Unknown = Unknown("nobody asked")
     pairs: Pairs | Unknown = Unknown("not mirrored")
     for query in rollout_queries(rollout, draft.now.wall):

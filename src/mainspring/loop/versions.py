@@ -169,7 +169,9 @@ def _named(draft: Draft, model: str, number: str, memory: ModelMemory) -> None:
         return
     if why:
         if number != memory.champion:
-            draft.tell("ChallengerRefused", f"model/{model}", f"`challenger` of `{model}` is taken away: {why}", kind="gate")
+            draft.tell(
+                "ChallengerRefused", f"model/{model}", f"`challenger` of `{model}` is taken away: {why}", kind="gate"
+            )
         draft.do(SetAlias(model, "challenger", ""), why, keeps=True)
         draft.wait(f"model/{model}", "`challenger` is taken away", self_ending=True)
     # An unjudged one is judged by a run (`runs.py`); a passed one starts a rollout (`rollouts.py`).

@@ -90,7 +90,7 @@ class VirtualLoop:
     seed: int = 0
     beliefs: Beliefs = field(default_factory=Beliefs)
     die_at: frozenset[int] = frozenset()
-    each: Callable[[VirtualLoop, Plan], None] = lambda loop, plan: None
+    each: Callable[[VirtualLoop, Plan], None] = lambda *_: None
     world: TwinWorld = field(init=False)
     store: MemoryStore = field(init=False)
     points: Points = field(init=False)
@@ -137,7 +137,11 @@ class VirtualLoop:
     def story(self) -> dict[str, Any]:
         """What must not depend on crashes: versions, verdicts, aliases, rollouts' ends, what answers."""
         table = self.world.routes
-        routes = {} if table is None else {n: [(r.version, r.weight) for r in e.revisions] for n, e in table.endpoints.items()}
+        routes = (
+            {}
+            if table is None
+            else {n: [(r.version, r.weight) for r in e.revisions] for n, e in table.endpoints.items()}
+        )
         return {
             "versions": [(v.model, v.number, v.run, v.verdict, v.note) for v in self.world.versions],
             "aliases": self.world.aliases,

@@ -145,7 +145,7 @@ def _gather(control: Control, folder: Path, rows: flights.Flights, end: float) -
     from mainspring.monitoring.predictions import PredictionStore
 
     state = folder / ".mainspring"
-    store = PredictionStore(state / "predictions.db", state / "segments", lambda model, version: None, read_only=True)
+    store = PredictionStore(state / "predictions.db", state / "segments", lambda *_: None, read_only=True)
     try:
         told = list(store.rows(ENDPOINT, flights.BEGIN, end))
         counts = store.counts(ENDPOINT)

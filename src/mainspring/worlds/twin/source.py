@@ -75,12 +75,14 @@ class TwinSource:
         if rows == 0:
             return Unknown("no requests yet")
         beliefs = self.world.beliefs
-        errors = int(noise(self.world.seed, "errors", query.revision, query.since, rows).binomial(rows, beliefs.error_rate))
+        errors = int(
+            noise(self.world.seed, "errors", query.revision, query.since, rows).binomial(rows, beliefs.error_rate)
+        )
         latency = [0] * (len(LATENCY_EDGES) + 1)
         latency[int(np.searchsorted(LATENCY_EDGES, beliefs.latency))] = rows - errors
         return Traffic(rows, errors, tuple(latency), rows * beliefs.latency)
 
-    def _trained(self, model_endpoint: str, revision: str) -> tuple[str, tuple[float, float]] | None:
+    def _trained(self, revision: str) -> tuple[str, tuple[float, float]] | None:
         number = revision.rsplit("-", 1)[1]
         for version in self.world.versions:
             if version.number == number and version.artefact in self.world.trained:
@@ -89,11 +91,11 @@ class TwinSource:
 
     def _days(self, since: float, until: float) -> list[tuple[int, float, float]]:
         """Whole or part days of a window: day, from, until."""
-        first, last = int(since // DAY), int(math.ceil(until / DAY))
+        first, last = int(since // DAY), math.ceil(until / DAY)
         return [(d, max(since, d * DAY), min(until, (d + 1) * DAY)) for d in range(first, last)]
 
     def _pairs(self, query: PairsQuery) -> Pairs | Unknown:
-        candidate, control = (self._trained(query.endpoint, r) for r in (query.candidate, query.control))
+        candidate, control = (self._trained(r) for r in (query.candidate, query.control))
         if candidate is None or control is None:
             return Unknown("a version is not known")
         beliefs, seed = self.world.beliefs, self.world.seed
@@ -123,7 +125,7 @@ class TwinSource:
         rows, loss = 0, 0.0
         for day, begins, ends in self._days(query.since, query.until):
             live = self._live(query.endpoint, begins)
-            trained = self._trained(query.endpoint, live) if live else None
+            trained = self._trained(live) if live else None
             if trained is None or ends + beliefs.truth_after > self.world.wall:
                 continue
             count = round((ends - begins) / DAY * beliefs.requests_per_day)
@@ -136,7 +138,7 @@ class TwinSource:
         return Quality(rows, positives, loss, rows * beliefs.positive_rate, flat, flat, 0)
 
     def _drift(self, query: DriftQuery) -> Drift | Unknown:
-        trained = self._trained(query.endpoint, f"{query.endpoint}-{query.version}")
+        trained = self._trained(f"{query.endpoint}-{query.version}")
         if trained is None:
             return Unknown("the version has no reference")
         rows = round((query.until - query.since) / DAY * self.world.beliefs.requests_per_day)
@@ -145,8 +147,8 @@ class TwinSource:
         tilt = np.exp(3.0 * away * np.linspace(-1, 1, BINS))
         jitter = noise(self.world.seed, "drift", query.until).normal(0, 0.02, BINS)
         shares = tilt / tilt.sum() * np.exp(jitter)
-        counts = tuple(int(c) for c in np.round(shares / shares.sum() * rows)) + (0,)
-        reference = tuple([1 / BINS] * BINS) + (0.0,)
+        counts = (*tuple(int(c) for c in np.round(shares / shares.sum() * rows)), 0)
+        reference = (*tuple([1 / BINS] * BINS), 0.0)
         inside = tuple(sorted(float(x) for x in noise(self.world.seed, "inside").lognormal(-3.5, 0.5, 40)))
         features = tuple(FeatureDrift(name, reference, counts, inside) for name in query.features)
         return Drift(rows, features)

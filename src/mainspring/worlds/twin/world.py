@@ -183,9 +183,7 @@ class TwinWorld:
         for name, run in self.runs.items():
             state = "lost" if run.lost else "ready" if self.mono < run.ends else "exited"
             status = 0 if state == "exited" else None
-            seen.append(
-                ProcessSeen(f"run-{name}", "run", run.spec.attempt, state, exit_status=status, since=run.began)
-            )
+            seen.append(ProcessSeen(f"run-{name}", "run", run.spec.attempt, state, exit_status=status, since=run.began))
         return seen
 
     # -- routes ---------------------------------------------------------------------------------
