@@ -114,6 +114,29 @@ def show(rows: list[PlanRow], stack: Stack, fmt: str = "table") -> None:
         click.echo(f"in all ${total:.2f} a month at most")
 
 
+def foretold(stack: Stack) -> dict[str, Any]:
+    """What the twin says `up` would do here, where nothing is up."""
+    import time
+
+    from mainspring.loop.draft import Snapshot
+    from mainspring.loop.memory import Memory
+    from mainspring.loop.snapshot import Desired, Now, Observed
+    from mainspring.worlds.twin.foresee import foresee
+
+    now = Now(time.time(), 0.0, 0.0)
+    return foresee(Snapshot(now, Desired(stack, revision(stack)), Observed(), {}, Memory())).told(now.wall)
+
+
+def show_foretold(told: dict[str, Any]) -> None:
+    """Write the twin's steps, each with the seconds from now at which it would be begun."""
+    if not told["steps"]:
+        click.echo("the loop would do nothing")
+        return
+    click.echo("what the loop would do (the twin's forecast; times rest on assumptions):")
+    steps = [{**step, "after": f"+{step['after']:.1f}s"} for step in told["steps"]]
+    emit(steps, "table", ["after", "action", "because"])
+
+
 @click.command()
 @pass_options
 def plan(options: Options) -> None:
@@ -123,22 +146,30 @@ def plan(options: Options) -> None:
     try:
         applied = client.get("/v1/stack")
         coming = client.get("/v1/plan")
+        text = options.file.read_text(encoding="utf-8")
+        told = client.post("/v1/foresee", text)
     except NotUp:
         for note in notes(stack):
             talk(f"note: {note}")
-        show(plan_rows(stack), stack, options.output)
+        rows, told = plan_rows(stack), foretold(stack)
+        if options.output != "table":
+            emit({"changes": [asdict(row) for row in rows], "forecast": told}, options.output)
+            return
+        show(rows, stack)
+        show_foretold(told)
         talk("nothing is up: `mainspring up` does this")
         return
     before = parse(applied["text"].encode(), applied["path"])
     rows = [] if applied["revision"] == revision(stack) else plan_rows(stack, before)
     if options.output != "table":
-        emit({"changes": [asdict(row) for row in rows], "next": coming}, options.output)
+        emit({"changes": [asdict(row) for row in rows], "next": coming, "forecast": told}, options.output)
         return
     if rows:
         talk(f"`{options.file}` differs from what is applied; `mainspring up` applies it:")
         show(rows, stack)
     else:
         talk(f"`{options.file}` is what is applied")
+    show_foretold(told)
     _next(coming)
 
 

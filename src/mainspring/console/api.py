@@ -20,8 +20,13 @@ from mainspring import __version__
 from mainspring.console import views
 from mainspring.controller import Controller, Look
 from mainspring.errors import Conflict, EnvironmentError_, InputError, MainspringError, ObjectiveNotMet, StackError
+from mainspring.loop.draft import Snapshot
+from mainspring.loop.snapshot import Desired, Now
+from mainspring.stack.load import parse
 from mainspring.stack.notes import notes
+from mainspring.stack.resolve import revision
 from mainspring.worlds.local import logs
+from mainspring.worlds.twin.foresee import foresee
 
 _YAML = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}}
 LONGEST = 300.0  # seconds that one call may wait
@@ -72,6 +77,7 @@ def api(controller: Controller) -> FastAPI:
     app = FastAPI(title="Mainspring control API", version=__version__, docs_url=None, redoc_url=None)
     _errors(app)
     _reading(app, controller)
+    _planning(app, controller)
     _changing(app, controller)
     _waiting(app, controller)
     _files(app, controller)
@@ -113,6 +119,27 @@ def _look(controller: Controller) -> Look:
     return look
 
 
+def _planning(app: FastAPI, controller: Controller) -> None:
+    @app.get("/v1/plan", tags=["look"])
+    def plan() -> Any:
+        """What the last cycle decided."""
+        look = _look(controller)
+        return {**views.plan(look.plan), "cycle": look.number, "desired": look.desired.revision}
+
+    @app.post("/v1/foresee", tags=["look"], openapi_extra=_YAML)
+    async def foreseen(request: Request) -> Any:
+        """The twin, forked from what is seen now and cycled until all is quiet, under the stack given (or applied)."""
+        text = (await request.body()).decode("utf-8", "replace")
+        look = _look(controller)
+        desired = look.desired
+        if text.strip():
+            given = parse(text.encode(), "mainspring.yaml")
+            desired = Desired(given, revision(given), clock=desired.clock)
+        memory = look.plan.memory
+        now = memory.last or Now(look.at, 0.0, 0.0)
+        return foresee(Snapshot(now, desired, look.observed, {}, memory)).told(now.wall)
+
+
 def _reading(app: FastAPI, controller: Controller) -> None:
     store = controller.parts.store
 
@@ -120,12 +147,6 @@ def _reading(app: FastAPI, controller: Controller) -> None:
     def status(*, counts: bool = True) -> Any:
         """The loop at a glance; `counts=false` leaves out what takes a walk through all predictions."""
         return _status(controller, counts=counts)
-
-    @app.get("/v1/plan", tags=["look"])
-    def plan() -> Any:
-        """What the last cycle decided."""
-        look = _look(controller)
-        return {**views.plan(look.plan), "cycle": look.number, "desired": look.desired.revision}
 
     @app.get("/v1/stack", tags=["look"])
     def stack() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mainspring.loop.decide import decide
 from mainspring.loop.draft import Snapshot
@@ -29,6 +30,16 @@ class Trajectory:
     memory: Memory
     observed: Observed
     quiet: bool  # False: the limit of cycles or time came first
+
+    def told(self, now: float) -> dict[str, Any]:
+        """For people: each step with the seconds from `now` (event time) at which it would be begun."""
+        steps = [
+            {"after": round(at - now, 2), "id": s.id, "action": type(s.action).__name__, "because": s.because}
+            for at, s in self.steps
+        ]
+        answering = sorted(p.name for p in self.observed.processes if p.state == "ready" and p.kind != "run")
+        rests_on = "assumed start and run times; the decisions are the loop's own"
+        return {"steps": steps, "quiet": self.quiet, "answering": answering, "rests_on": rests_on}
 
 
 def pass_time(world: TwinWorld, plan: Plan, until: float) -> bool:
