@@ -9,11 +9,12 @@ UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean setup lock docs
+.PHONY: help demo test test-kills lint clean setup lock docs
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
 	@echo "make test        all tests"
+	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
 	@echo "make docs        write the reference in docs/stack-file.md anew"
@@ -39,6 +40,9 @@ demo: $(STAMP)  ## the whole loop on real data
 
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest -x -q $(ARGS)
+
+test-kills: $(STAMP)  ## kill -9 of everything, with real processes: under 3 minutes
+	@$(BIN)/python -m pytest -x -q -m engine tests/engine $(ARGS)
 
 lint: $(STAMP)  ## style, types, layers
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@
 
 It walks through March to December in event time, as `mainspring demo flights` does over HTTP: a look each week,
 a run when drift or bad quality asks for one, a gate on the last 14 days, a mirror of 3 days, a canary of one
-day, then the new champion. It prints one row a policy. Hyper-parameters are searched inside January and
+day, then the new champion. It prints one row a policy, and writes the
+figures to `benchmarks/results/flights_policies.json`. Hyper-parameters are searched inside January and
 February alone (`--search`), in order of time.
 
 What it must never do: choose anything by what happened after February; the figures of all policies are printed.
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from figures import Figure, figure, write
 
 from mainspring.decide import drift, gate, reference
 from mainspring.decide.retrain import Situation, retrain
@@ -326,6 +328,8 @@ def main() -> None:
     late = data.late[rows]
     print(f"{len(late)} flights, seed {asked.seed}, lag {asked.lag:g} d, model {asked.model or 'as in flights.py'}")
     print(f"{'policy':42} {'AUC':>6} {'Brier':>6} {'runs':>5} {'promoted':>8} {'refused':>7} {'given up':>8}")
+    made: list[Figure] = []
+    frozen = data.scores(MARCH, asked.model)[rows]
     for policy in policies(asked.model, asked.lag):
         if asked.only and not any(o in policy.name for o in asked.only):
             continue
@@ -334,9 +338,23 @@ def main() -> None:
         refused = out.runs - out.promoted - out.aborted
         figures = f"{auc(late, live):6.4f} {brier(late, live):6.4f} {out.runs:5} {out.promoted:8} {refused:7}"
         print(f"{policy.name:42} {figures} {out.aborted:8}", flush=True)
+        made += judged(policy, out, late, live, frozen)
         if asked.months:
             show(data, out, data.scores(MARCH, policy.model))
     print(f"{len(data.seconds)} fits, the slowest {max(data.seconds, default=0.0):.1f} s")
+    print(f"figures: {write('flights_policies', made)}")
+
+
+def judged(policy: Policy, out: Outcome, late: Floats, live: Floats, frozen: Floats) -> list[Figure]:
+    """What one policy came to, beside the frozen first version on the same rows."""
+    area, loss = auc(late, frozen), brier(late, frozen)
+    name = policy.name
+    return [
+        figure(f"{name}: AUC", auc(late, live), "", f"frozen: {area:.4f}"),
+        figure(f"{name}: Brier", brier(late, live), "", f"frozen: {loss:.4f}"),
+        figure(f"{name}: runs", out.runs, "runs", "frozen: 0"),
+        figure(f"{name}: promoted", out.promoted, "versions", "frozen: 0"),
+    ]
 
 
 def show(data: Data, out: Outcome, frozen: Floats) -> None:

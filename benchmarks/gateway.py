@@ -1,6 +1,6 @@
 """What the gateway adds: the same requests sent to a replica directly and through the gateway.
 
-Run: `python benchmarks/gateway.py [--json FILE]`. Prints a table; figures as `make bench-NAME` writes them.
+Run: `make bench-gateway`. Prints a table, and writes the figures to `benchmarks/results/gateway.json`.
 Client, gateway and replica share the machine's cores, so the load generator's own time is in the throughput.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from figures import Figure, figure, table, write
 
 from mainspring.artefacts.manifest import Field
 from mainspring.testing.artefacts import tiny_artefact
@@ -121,34 +122,36 @@ def middle(samples: list[dict[str, float]], key: str) -> float:
     return statistics.median(sample[key] for sample in samples)
 
 
-def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Figures as the benchmark results are written."""
+def judged(rows: list[dict[str, Any]]) -> list[Figure]:
+    """The figures of all rows, each beside the replica alone."""
     made = []
-
-    def add(name: str, value: float, unit: str, compared_with: str, aim: float | None, *, at_most: bool = True) -> None:
-        met = None if aim is None else bool(value <= aim if at_most else value >= aim)
-        made.append({"name": name, "value": round(value, 4), "unit": unit, "compared_with": compared_with,
-                     "aim": aim, "met": met})  # fmt: skip
-
     for row in rows:
         direct, through, n = row["direct"], row["gateway"], row["at_once"]
         low = n == 1
         for key in ("p50", "p99"):
-            value = middle(through, key) - middle(direct, key)
-            add(
-                f"gateway adds {key} at {n} in flight",
-                value,
-                "ms",
-                "the replica alone, same run",
-                1.0 if low and key == "p50" else None,
-            )
-        rate, aim = middle(through, "rate"), None if low else 2000.0
-        peer = f"direct: {middle(direct, 'rate'):.0f}"
-        add(f"throughput at {n} in flight", rate, "requests/s", peer, aim, at_most=False)
-        add(f"throughput ratio at {n} in flight", middle(through, "rate") / middle(direct, "rate"), "", "direct", None)
+            peer = middle(direct, key)
+            aim = 1.0 if low and key == "p50" else None
+            name, beside = f"gateway adds {key} at {n} in flight", f"the replica asked directly: {peer:.3f} ms"
+            made.append(figure(name, middle(through, key) - peer, "ms", beside, at_most=aim))
+        rate, peer = middle(through, "rate"), middle(direct, "rate")
+        beside = f"the replica asked directly: {peer:.0f} requests/s"
+        made.append(
+            figure(f"throughput at {n} in flight", rate, "requests/s", beside, at_least=None if low else 2000.0)
+        )
         for part in ("gateway", "replica"):
-            add(f"CPU of the {part} at {n} in flight", middle(through, f"cpu_{part}"), "us/request", "", None)
+            used, alone = middle(through, f"cpu_{part}"), middle(direct, f"cpu_{part}")
+            beside = f"the replica asked directly: {alone:.0f} us" if part == "replica" else ""
+            made.append(figure(f"CPU of the {part} at {n} in flight", used, "us/request", beside))
     return made
+
+
+def runner() -> Any:
+    """`uvloop.run`, or `asyncio.run` where there is none."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
 
 
 def main() -> None:
@@ -156,15 +159,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    try:
-        import uvloop
-
-        run = uvloop.run
-    except ImportError:
-        run = asyncio.run
-    rows = measure(arguments.seconds, arguments.rounds, run)
+    rows = measure(arguments.seconds, arguments.rounds, runner())
     print(
         f"bodies of {rows[0]['bytes']} bytes, 20 fields; {os.cpu_count()} cores; medians of {arguments.rounds} rounds"
     )
@@ -175,12 +171,8 @@ def main() -> None:
             latency = f"{middle(s, 'p50'):8.3f} {middle(s, 'p99'):8.3f} {middle(s, 'rate'):8.0f}"
             used = f"{middle(s, 'cpu_gateway'):11.0f} {middle(s, 'cpu_replica'):11.0f}"
             print(f"{row['at_once']:>9} {way:>8} {latency} {used}")
-    made = figures(rows)
-    for figure in made:
-        verdict = "" if figure["met"] is None else f"  aim {figure['aim']:g}: {'met' if figure['met'] else 'NOT MET'}"
-        print(f"{figure['name']}: {figure['value']:g} {figure['unit']}{verdict}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(made, indent=1))
+    made = judged(rows)
+    print(f"\n{table(made)}\n\nfigures: {write('gateway', made)}")
 
 
 if __name__ == "__main__":

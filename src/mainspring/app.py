@@ -104,7 +104,7 @@ def _wired(path: Path, folder: LocalFolder, store: SqliteStore, clock: LiveClock
         store=store,
         eyes=world,
         source=_Source(predictions, spending),
-        taker=_Taker(predictions, spending),
+        taker=_Taker(predictions, spending, store),
         clock=clock,
         quiesce=quiesce,
         spend=spending.told,
@@ -152,13 +152,19 @@ class _Artefacts:
 
 
 class _Taker:
-    """Takes in what the gateway wrote, and ticks the meter."""
+    """Takes in what the gateway wrote, under the applied stack's names of outcomes, and ticks the meter."""
 
-    def __init__(self, predictions: PredictionStore, spending: _Spending) -> None:
-        self._predictions, self._spending = predictions, spending
+    def __init__(self, predictions: PredictionStore, spending: _Spending, store: SqliteStore) -> None:
+        self._predictions, self._spending, self._store = predictions, spending, store
+        self._text = ""  # of the stack whose names are known
 
     def ingest(self) -> object:
         self._spending.tick()
+        kept = self._store.desired()
+        if kept is not None and kept.text != self._text:
+            serving = load.parse(kept.text.encode(), kept.path).serving
+            self._predictions.name_truths({name: e.truth.field for name, e in serving.items() if e.truth is not None})
+            self._text = kept.text
         return self._predictions.ingest()
 
 

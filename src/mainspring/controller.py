@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 from mainspring.errors import Conflict, EnvironmentError_, InputError, MainspringError
 from mainspring.loop.cycle import Cycle
-from mainspring.loop.plan import Fence, Plan, SetAlias, Step, StopProcess
+from mainspring.loop.plan import Fence, Plan, SetAlias, Step
 from mainspring.loop.ports import Accepted, Clock, MetricSource, Refused, World
 from mainspring.loop.snapshot import Desired, Observed, ProcessSeen, Request
 from mainspring.stack import load
@@ -223,13 +223,8 @@ class Controller:
         return pause
 
     def _all_down(self, plan: Plan) -> bool:
-        """Whether no process is left; runs that the loop lets go of are asked to stop here."""
-        alive = [p for p in self.parts.eyes.last.processes if p.state in ALIVE]
-        for process in alive:
-            if process.kind == "run" and process.state != "stopping":
-                action = StopProcess(process.name, process.generation)
-                self.parts.eyes.begin(Step(f"down-{process.name}", action, Fence(""), "everything is stopped"))
-        return not alive and not plan.steps
+        """Whether no process is left."""
+        return not plan.steps and not any(p.state in ALIVE for p in self.parts.eyes.last.processes)
 
     def _report(self, step: Step, outcome: str) -> None:
         name = getattr(step.action, "name", "") or getattr(step.action, "run", "") or getattr(step.action, "model", "")

@@ -101,7 +101,7 @@ def test_truths_come_the_day_after(new_door: NewDoor, tmp_path: Path) -> None:
         (BEGIN + DAY, 5, 0),
         (BEGIN + 2 * DAY, 10, 5),
         (BEGIN + 3 * DAY, 15, 10),
-        (BEGIN + 4 * DAY, 15, 15),
+        (BEGIN + 3 * DAY, 15, 15),
     ]
     assert [d.day for d in days] == ["2013-03-01", "2013-03-02", "2013-03-03"]
     assert door.truths["f1"] == {"late": 1.0}

@@ -13,9 +13,11 @@ from typing import Any
 from mainspring.cli import starting
 from mainspring.cli.client import Client, NotUp
 from mainspring.errors import Conflict, EnvironmentError_, MainspringError
+from mainspring.worlds.local.folder import holder
 
 SILENCE = 300.0  # seconds without progress after which a replay gives up
 CALL = 20.0  # seconds that one call waits
+STARTS = 20  # tries to have a controller up, when each is killed at once
 
 
 class Control:
@@ -29,11 +31,44 @@ class Control:
         self.client = Client(self.state)
 
     def ensure_up(self) -> None:
-        """Start the controller when none answers. One that is up keeps the stack that it has."""
+        """Start the controller when none answers. One that is up keeps the stack that it has.
+
+        One that is killed while it starts is started again; one that somebody else starts just now is waited for.
+        """
+        for left in reversed(range(STARTS)):
+            try:
+                self.client.get("/v1/stack")
+                return
+            except NotUp:
+                pass
+            try:
+                starting.start(self.stack, clock=self.clock_start)
+                return
+            except EnvironmentError_ as error:
+                if not left or (error.code != "controller-killed" and not holder(self.state)):
+                    raise
+                time.sleep(0.25)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Ask for something; a controller that dies is started again, and asked again."""
+        for left in reversed(range(STARTS)):
+            try:
+                return self.client.get(path, **query)
+            except EnvironmentError_ as error:
+                starts = isinstance(error, NotUp) or error.code in ("no-look-yet", "controller-ends")
+                if not left or not starts:
+                    raise
+            self.ensure_up()
+            time.sleep(0.1)
+        raise AssertionError("unreachable")
+
+    def pid(self) -> int:
+        """The controller's process, when it answers; 0 when none does."""
         try:
             self.client.get("/v1/stack")
         except NotUp:
-            starting.start(self.stack, clock=self.clock_start)
+            return 0
+        return int(starting.told(self.state).get("pid", 0))
 
     def apply(self) -> bool:
         """Apply the stack file as it is now; whether that changed anything."""
@@ -98,19 +133,31 @@ class Control:
 
     def status(self) -> dict[str, Any]:
         """The loop at a glance, without the bill and the counts of predictions."""
-        answer: dict[str, Any] = self.client.get("/v1/status", counts="false")
+        answer: dict[str, Any] = self.get("/v1/status", counts="false")
         return answer
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """What was judged, oldest first: `drift`, `quality`, `gate`, `rollout`, `run`."""
-        answer: list[dict[str, Any]] = self.client.get("/v1/records", kind=kind)
+        answer: list[dict[str, Any]] = self.get("/v1/records", kind=kind)
         return answer
 
     def events(self, limit: int = 1000) -> list[dict[str, Any]]:
         """What happened, newest first."""
-        answer: list[dict[str, Any]] = self.client.get("/v1/events", limit=limit)
+        answer: list[dict[str, Any]] = self.get("/v1/events", limit=limit)
         return answer
 
+    def is_up(self) -> bool:
+        """Whether a controller, or anything that one started, runs."""
+        return bool(holder(self.state)) or starting.leftover(self.state)
+
     def down(self, patience: float = 60.0) -> None:
-        """Stop everything, and wait until the controller has ended. Nothing to do when none is up."""
+        """Stop everything, and wait until the controller has ended. Nothing to do when none is up.
+
+        What a killed controller left running is stopped as well: by one that is started for it.
+        """
         starting.stop(self.state, patience)
+        for _ in range(STARTS):
+            if not starting.leftover(self.state):
+                return
+            self.ensure_up()
+            starting.stop(self.state, patience)

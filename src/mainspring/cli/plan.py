@@ -85,7 +85,7 @@ def _all(stack: Stack) -> Iterator[PlanRow]:
         runs = rate.count / rate.per * 2629746.0
         dollars = pipeline.budget * runs if pipeline.budget else None
         first = "first version at once" if stack.orchestration.control == "act" else "first version when let"
-        yield PlanRow("+", f"pipeline/{name}", f"{len(pipeline.steps)} steps, {first}; {often}", dollars)
+        yield PlanRow("+", f"pipeline/{name}", f"{first}; {often}", dollars)
     watches = [*stack.monitoring.drift, *stack.monitoring.quality]
     if watches:
         yield PlanRow("+", "monitoring", f"every {length(stack.monitoring.every)}: {', '.join(watches)}")

@@ -35,6 +35,9 @@ def status(options: Options, endpoint: str | None) -> None:
         talk("no rollout is under way")
     for one in found:
         _show(one)
+        for waiting in told["waiting"]:
+            if waiting["what"] == f"endpoint/{one['endpoint']}":
+                click.echo(f"waits: {waiting['why']}")
     ended = [r for r in client.get("/v1/records", kind="rollout") if r["value"]["kind"] != "stage"]
     for record in ended[-5:]:
         click.echo(f"{moment(record['at'])}  {record['value']['message']}")

@@ -70,6 +70,9 @@ def show(options: Options, run: str) -> None:
         click.echo()
         rows = [{**s, "seconds": round(s["seconds"], 2)} for s in steps]
         emit(rows, "table", [("step", "name"), "state", "attempt", "seconds", "error"])
+        for step in steps:
+            if step["state"] == "failed":
+                click.echo(f"its log: `mainspring logs {run}.{step['name']}`")
     click.echo()
     emit([{"what": key, "value": value} for key, value in _facts(one).items()], "table", ["what", "value"])
 

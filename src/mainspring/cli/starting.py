@@ -7,6 +7,7 @@ the controller tied to this terminal, or leave a person to find the reason in a 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -93,6 +94,19 @@ def stop(state: Path, patience: float = 60.0, say: Any = None) -> bool:
     raise EnvironmentError_("still-up", f"not everything has stopped in {patience:.0f} s", "mainspring status")
 
 
+def leftover(state: Path) -> bool:
+    """Whether anything runs that a controller of this folder started: the shim of each holds a lock."""
+    for lock in state.glob("processes/*/lock"):
+        try:
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            continue
+    return False
+
+
 def told(state: Path) -> dict[str, Any]:
     """What the controller says of itself: boot, pid, socket, tcp; empty when there is none."""
     try:
@@ -146,6 +160,9 @@ def port_free(port: int) -> None:
 
 def _ended(log: Path, begin: int, status: int) -> EnvironmentError_:
     """What a controller that ended at once had to say."""
+    if status < 0:  # its log has only what it said before
+        message = f"the controller was killed by signal `{-status}` while it started"
+        return EnvironmentError_("controller-killed", message, "the same command again")
     try:
         with log.open("rb") as file:
             file.seek(begin)

@@ -163,6 +163,8 @@ def _too_few(name: str, numbers: GateNumbers) -> Item | None:
         f"{name} cannot be judged on {numbers.rows:,} held-out rows of {days} days with known outcome"
         f" (at least {MIN_ROWS} rows of {MIN_DAYS} days are needed)"
     )
+    if not numbers.rows:
+        sentence += "; rows that the champion was trained on do not count: a new version needs new data"
     return _item(name.lower(), False, sentence, {"rows": float(numbers.rows), "days": float(days)})
 
 

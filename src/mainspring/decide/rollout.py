@@ -64,13 +64,19 @@ def paired_difference(days: tuple[tuple[int, float], ...], confidence: float) ->
     return mean, mean - reach, mean + reach
 
 
+def in_words(seconds: float) -> str:
+    """A length in the largest of h, min and s that it fills: `72 h`, `1.5 h`, `10 min`, `1 s`."""
+    number, unit = next(((seconds / n, u) for n, u in ((3600, "h"), (60, "min")) if seconds >= n), (seconds, "s"))
+    return f"{number:.1f}".removesuffix(".0") + f" {unit}"
+
+
 def judge_stage(bounds: Bounds, evidence: Evidence, *, elapsed: float, length: float) -> StageVerdict:
     """Judge a stage that was watched for `elapsed` of `length` seconds."""
     if evidence.requests is None or evidence.requests == 0:
         return StageVerdict("hold", "no answers of the new version are known yet")
     numbers = {"requests": float(evidence.requests), "errors": float(evidence.errors)}
     if bounds.errors is not None:
-        e = evidence_above(evidence.errors, evidence.requests, max(bounds.errors, 1e-6))
+        e = evidence_above(evidence.errors, evidence.requests, min(max(bounds.errors, 1e-6), 1 - 1e-6))
         numbers["errors_evidence"] = e
         if e >= 1 / ALPHA:
             text = f"{evidence.errors} of {evidence.requests} answers failed, more than {bounds.errors:.1%}"
@@ -94,5 +100,5 @@ def judge_stage(bounds: Bounds, evidence: Evidence, *, elapsed: float, length: f
         if low > 0 and mean > bounds.margin:
             return StageVerdict("abort", f"worse than the live version{text}, surely above 0", numbers)
     if elapsed < length:
-        return StageVerdict("hold", f"watched for {elapsed / 3600:.1f} of {length / 3600:.1f} h", numbers)
+        return StageVerdict("hold", f"watched for {in_words(elapsed)} of {in_words(length)}", numbers)
     return StageVerdict("advance", f"{evidence.requests:,} answers, {evidence.errors} failed{text}", numbers)

@@ -47,6 +47,6 @@ def _answer_rest(draft: Draft) -> None:
             text = "begun" if known else f"step `{request.target}` is not proposed (any more): `mainspring status`"
             draft.answer(request, text, accepted=known)
         elif request.verb == "run" and request.target in draft.s.desired.stack.pipelines:
-            draft.answer(request, "it waits for approval: `mainspring status` shows the step", accepted=True)
+            draft.answer(request, "`control: watch` begins nothing", accepted=False)
         else:
             draft.answer(request, f"there is no `{request.target}` to {request.verb}", accepted=False)

@@ -30,6 +30,7 @@ class ProcessMemory:
     generation: int = 0
     starts: tuple[float, ...] = ()  # Now.mono of the latest starts, oldest first
     failures: int = 0  # ends in a row that were not asked for
+    ready: int = 0  # the generation that was seen ready, and told of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class RunMemory:
     candidate: str  # artefact folder of a version that is only judged
     candidate_version: str
     first: bool
+    asked: int = 0  # times that the registry was asked to take in what it made
+    ask_at: float = 0.0  # Now.mono from which it is asked again
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,9 @@ class Answer:
 
 def step_id(action: Action, cause: str) -> str:
     """Give the same id to the same thing for the same cause, so that beginning it twice is once."""
-    text = f"{type(action).__name__}|{action!r}|{cause}"
+    # A run is the same whenever it is begun: its window moves with the clock while it waits for an approval.
+    what = f"{action.run}|{action.attempt}" if isinstance(action, StartRun) else repr(action)
+    text = f"{type(action).__name__}|{what}|{cause}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mainspring.decide.rollout import Bounds, Evidence, StageVerdict, judge_stage
+from mainspring.decide.rollout import Bounds, Evidence, StageVerdict, in_words, judge_stage
 from mainspring.loop.draft import Draft
 from mainspring.loop.memory import ModelMemory, RolloutMemory, StagePinned
 from mainspring.loop.plan import RecordVerdict
@@ -22,6 +22,8 @@ def roll(draft: Draft) -> None:
     """Answer commands, then move each rollout on by one decision."""
     if draft.s.desired.down:
         return
+    for name in [n for n in draft.rollouts if n not in draft.s.desired.stack.serving]:
+        draft.rollouts.pop(name)
     for request in draft.s.requests:
         if request.verb in _COMMANDS:
             _command(draft, request)
@@ -30,8 +32,6 @@ def roll(draft: Draft) -> None:
             _advance(draft, name)
         else:
             _begin(draft, name, endpoint)
-    for name in [n for n in draft.rollouts if n not in draft.s.desired.stack.serving]:
-        draft.rollouts.pop(name)
     _refuse_given_up(draft)
 
 
@@ -44,6 +44,8 @@ def _begin(draft: Draft, name: str, endpoint: Endpoint) -> None:
         return
     if number == memory.champion or f"{model}/{number}" in draft.aborted:
         return
+    if any(r.model == model and r.candidate != number for r in draft.rollouts.values()):
+        return  # one candidate of a model at a time, behind whatever endpoints
     margin, confidence = DEFAULT_MARGIN, 0.95
     for spec in draft.s.desired.stack.pipelines.values():
         if spec.produces == model and spec.gates.brier is not None:
@@ -71,18 +73,19 @@ def _begin(draft: Draft, name: str, endpoint: Endpoint) -> None:
 def _advance(draft: Draft, name: str) -> None:
     rollout = draft.rollouts[name]
     version = version_of(draft, rollout.model, rollout.candidate)
-    if version is not None and not version.servable:
+    gone = version is None and draft.s.observed.registry
+    if gone or (version is not None and not version.servable):
         _give_up(draft, rollout, f"version {rollout.candidate} cannot be served any more")
+        return
+    if _loops(draft, rollout):
+        _give_up(draft, rollout, f"version {rollout.candidate} does not stay up")
         return
     stage = rollout.stages[rollout.stage]
     if stage.kind == "all":
-        _promote(draft, rollout, "all stages went well")
+        _end(draft, rollout)
         return
     if not rollout.ready and not _takes_traffic(draft, rollout):
-        if _loops(draft, rollout):
-            _give_up(draft, rollout, f"version {rollout.candidate} does not stay up")
-        else:
-            draft.wait(f"endpoint/{name}", f"version {rollout.candidate} gets ready", self_ending=True)
+        draft.wait(f"endpoint/{name}", f"version {rollout.candidate} gets ready", self_ending=True)
         return
     if not rollout.ready:
         rollout = _enter(draft, replace(rollout, ready=True))
@@ -96,13 +99,39 @@ def _advance(draft: Draft, name: str) -> None:
     _decide(draft, rollout, stage)
 
 
+def _end(draft: Draft, rollout: RolloutMemory) -> None:
+    """Promote a version that has walked down all stages, as soon as it answers, behind all endpoints of its model."""
+    about = f"endpoint/{rollout.endpoint}"
+    behind = [r.endpoint for r in _same(draft, rollout) if r.stages[r.stage].kind != "all"]
+    if rollout.paused:
+        draft.wait(about, f"paused by a person: `mainspring rollout resume {rollout.endpoint}`")
+    elif not _answers(draft, rollout):
+        draft.wait(about, f"version {rollout.candidate} gets ready", self_ending=True)
+    elif behind:
+        draft.wait(about, f"version {rollout.candidate} is still being rolled out behind `{behind[0]}`")
+    else:
+        _promote(draft, rollout, "all stages went well")
+
+
+def _same(draft: Draft, rollout: RolloutMemory) -> list[RolloutMemory]:
+    """The rollouts of the same version, behind whatever endpoints: a model has one champion."""
+    return [r for r in draft.rollouts.values() if (r.model, r.candidate) == (rollout.model, rollout.candidate)]
+
+
+def _answers(draft: Draft, rollout: RolloutMemory) -> bool:
+    """Whether a replica of the candidate is ready."""
+    prefix = revision(rollout.endpoint, rollout.candidate)
+    seen = draft.s.observed.processes
+    return any(p.kind == "replica" and p.state == "ready" and p.name.rsplit("-", 1)[0] == prefix for p in seen)
+
+
 def _enter(draft: Draft, rollout: RolloutMemory) -> RolloutMemory:
     """Start a stage's clock."""
     stage = rollout.stages[rollout.stage]
     mirror_since = draft.now.wall if stage.kind == "mirror" and rollout.mirror_since is None else rollout.mirror_since
     entered = replace(rollout, stage_began=draft.now.wall, stage_watched=draft.now.watched, mirror_since=mirror_since)
     draft.rollouts[rollout.endpoint] = entered
-    message = f"version {rollout.candidate}: {stage.kind} {stage.share:.0%} for {stage.seconds / 3600:.0f} h"
+    message = f"version {rollout.candidate}: {stage.kind} {stage.share:.0%} for {in_words(stage.seconds)}"
     key = f"endpoint/{rollout.endpoint}/rollout/{rollout.candidate}/stage/{rollout.stage}/{rollout.began:.0f}"
     draft.tell("StageBegan", f"endpoint/{rollout.endpoint}", message, key=key, kind="rollout")
     return entered
@@ -125,7 +154,7 @@ def _takes_traffic(draft: Draft, rollout: RolloutMemory) -> bool:
 
 def _loops(draft: Draft, rollout: RolloutMemory) -> bool:
     prefix = revision(rollout.endpoint, rollout.candidate)
-    limit = draft.s.desired.stack.orchestration.restarts.count
+    limit = max(1.0, draft.s.desired.stack.orchestration.restarts.count)
     return any(m.failures >= limit for n, m in draft.processes.items() if n.rsplit("-", 1)[0] == prefix)
 
 
@@ -181,7 +210,8 @@ def _slower(latency: tuple[int, ...], bound: float) -> int:
 
 
 def _promote(draft: Draft, rollout: RolloutMemory, why: str) -> None:
-    draft.rollouts.pop(rollout.endpoint)
+    for other in _same(draft, rollout):
+        draft.rollouts.pop(other.endpoint)
     draft.models[rollout.model] = ModelMemory(champion=rollout.candidate, previous=rollout.control)
     message = f"version {rollout.candidate} of `{rollout.model}` is the champion: {why}"
     key = f"model/{rollout.model}/promoted/{rollout.candidate}/{draft.now.wall:.0f}"
@@ -192,7 +222,8 @@ def _promote(draft: Draft, rollout: RolloutMemory, why: str) -> None:
 
 
 def _give_up(draft: Draft, rollout: RolloutMemory, why: str, verdict: StageVerdict | None = None) -> None:
-    draft.rollouts.pop(rollout.endpoint)
+    for other in _same(draft, rollout):
+        draft.rollouts.pop(other.endpoint)
     draft.aborted.append(f"{rollout.model}/{rollout.candidate}")
     stage = rollout.stages[rollout.stage].kind
     message = f"rollout of version {rollout.candidate} of `{rollout.model}` was given up in {stage}: {why}"
@@ -206,6 +237,8 @@ def _give_up(draft: Draft, rollout: RolloutMemory, why: str, verdict: StageVerdi
 
 def _refuse_given_up(draft: Draft) -> None:
     """Write beside a version that its rollout was given up, so that every MLflow client sees it."""
+    if not draft.s.observed.registry:
+        return
     for version in draft.s.observed.versions:
         if version.verdict == "passed" and f"{version.model}/{version.number}" in draft.aborted:
             note = "its rollout was given up: `mainspring events` has the reason"
@@ -234,7 +267,7 @@ def _command(draft: Draft, request: Request) -> None:
     elif verb == "abort":
         _give_up(draft, rollout, f"aborted by {who}")
         draft.answer(request, f"rollout of version {rollout.candidate} is given up", accepted=True)
-    elif _takes_traffic(draft, rollout) or rollout.ready:
+    elif _answers(draft, rollout):
         _promote(draft, rollout, f"promoted by {who}")
         draft.answer(request, f"version {rollout.candidate} is the champion", accepted=True)
     else:
@@ -244,6 +277,7 @@ def _command(draft: Draft, request: Request) -> None:
 def _undo(draft: Draft, request: Request, name: str, rollout: RolloutMemory | None, who: str) -> None:
     """Go back to the last good version: give up a rollout under way, else swap champion and previous."""
     model = draft.s.desired.stack.serving[name].model_name
+    rollout = rollout or next((r for r in draft.rollouts.values() if r.model == model), None)
     if rollout is not None:
         _give_up(draft, rollout, f"undone by {who}")
         draft.answer(request, f"rollout of version {rollout.candidate} is given up", accepted=True)
@@ -251,6 +285,11 @@ def _undo(draft: Draft, request: Request, name: str, rollout: RolloutMemory | No
     memory = draft.models.get(model)
     if memory is None or not memory.previous:
         draft.answer(request, f"`{name}` has no previous version to go back to", accepted=False)
+        return
+    previous = version_of(draft, model, memory.previous)
+    if previous is None or not previous.servable:
+        text = f"version {memory.previous}, the previous one, is not in the registry, or cannot be served"
+        draft.answer(request, text, accepted=False)
         return
     draft.models[model] = ModelMemory(champion=memory.previous, previous="")
     draft.aborted.append(f"{model}/{memory.champion}")

@@ -24,8 +24,10 @@ def run(draft: Draft) -> None:
     """Look after every run that was started, then start those that are due."""
     for memory in list(draft.runs.values()):
         spec = draft.s.desired.stack.pipelines.get(memory.pipeline)
-        if spec is None or draft.s.desired.down:
-            draft.runs.pop(memory.id)
+        if draft.s.desired.down:
+            continue  # kept: stopped now, and resumed by the next `up`
+        if spec is None:
+            draft.runs.pop(memory.id)  # its process is stopped with all that is not wanted
             continue
         _follow(draft, memory, spec)
     if draft.s.desired.down:
@@ -34,6 +36,7 @@ def run(draft: Draft) -> None:
         _judge_named(draft, name, spec)
         _first(draft, name, spec)
         _asked(draft, name, spec)
+        _proposed(draft, name, spec)
         _scheduled(draft, name, spec)
 
 
@@ -45,7 +48,9 @@ def begin_for(draft: Draft, pipeline: str, cause: str) -> None:
     decision = retrain(spec.retrain, cause, situation)
     if decision.start:
         when = datetime.fromtimestamp(draft.now.wall, UTC).date().isoformat()
-        _start(draft, pipeline, spec, f"{cause} at {when}")
+        if not _start(draft, pipeline, spec, f"{cause} at {when}"):
+            # Its cause is seen once; what waits for an approval is proposed until it is begun.
+            draft.pipelines[pipeline] = replace(memory, wants=f"{cause} at {when}")
     else:
         key = f"pipeline/{pipeline}/not-retrained/{draft.now.wall:.0f}"
         draft.tell("RetrainingHeldBack", f"pipeline/{pipeline}", decision.why, key=key, kind="retrain")
@@ -84,7 +89,9 @@ def _day(moment: date | datetime | None, *, end: bool) -> float | None:
     return (start + timedelta(days=1 if end else 0)).timestamp()
 
 
-def _start(draft: Draft, pipeline: str, spec: PipelineSpec, cause: str, *, candidate: str = "") -> bool:
+def _start(
+    draft: Draft, pipeline: str, spec: PipelineSpec, cause: str, *, candidate: str = "", asked: bool = False
+) -> bool:
     memory = draft.pipelines.get(pipeline, PipelineMemory())
     champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
     version = version_of(draft, spec.produces, champion) if champion else None
@@ -106,12 +113,12 @@ def _start(draft: Draft, pipeline: str, spec: PipelineSpec, cause: str, *, candi
         candidate_version=candidate,
         first=first,
     )
-    if not draft.do(_action(new), f"{cause}: a run of `{pipeline}`", cause=new.id):
+    if not draft.do(_action(new), f"{cause}: a run of `{pipeline}`", cause=new.id, keeps=asked):
         return False
     draft.runs[new.id] = new
     # Only triggered runs count against the limit and the cool-down; the first version is none.
     starts = memory.starts if first or candidate else (*memory.starts, draft.now.wall)[-64:]
-    draft.pipelines[pipeline] = replace(memory, count=memory.count + 1, starts=starts)
+    draft.pipelines[pipeline] = replace(memory, count=memory.count + 1, starts=starts, wants="")
     draft.tell("RunStarted", f"pipeline/{pipeline}", f"{new.id}: {cause}", key=f"run/{new.id}/started", kind="retrain")
     draft.record("run", new.id, draft.now.wall, {"pipeline": pipeline, "cause": cause, "first": first, "until": until})
     draft.wait(f"run/{new.id}", "works", self_ending=True)
@@ -143,7 +150,8 @@ def _follow(draft: Draft, memory: RunMemory, spec: PipelineSpec) -> None:
         step = next((s.name for s in seen.steps if s.state == "running"), "")
         draft.wait(f"run/{memory.id}", f"works{' on ' + step if step else ''}", self_ending=True)
     elif seen.state == "succeeded":
-        draft.pipelines[memory.pipeline] = replace(draft.pipelines[memory.pipeline], failed=0)
+        pipeline = draft.pipelines.get(memory.pipeline, PipelineMemory())
+        draft.pipelines[memory.pipeline] = replace(pipeline, failed=0)
         conclude_run(draft, memory, seen, spec)
     elif seen.state == "lost" or seen.retryable:
         _again(draft, memory, seen)
@@ -209,9 +217,20 @@ def _asked(draft: Draft, name: str, spec: PipelineSpec) -> None:
         busy = _busy(draft, name, spec)
         if busy:
             draft.answer(request, f"not now: {busy}", accepted=False)
-        elif _start(draft, name, spec, f"asked by {request.who or 'a person'}"):
+        elif _start(draft, name, spec, f"asked by {request.who or 'a person'}", asked=True):
             count = draft.pipelines[name].count
             draft.answer(request, f"run {name}-{count} is started", accepted=True)
+
+
+def _proposed(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    """Propose again what still waits for an approval."""
+    memory = draft.pipelines.get(name, PipelineMemory())
+    if not memory.wants:
+        return
+    if draft.s.desired.stack.orchestration.control == "watch":
+        draft.pipelines[name] = replace(memory, wants="")
+    elif not _busy(draft, name, spec):
+        _start(draft, name, spec, memory.wants)
 
 
 def _scheduled(draft: Draft, name: str, spec: PipelineSpec) -> None:

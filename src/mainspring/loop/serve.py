@@ -54,6 +54,8 @@ def _replicas(draft: Draft) -> set[str]:
             if version is None or not version.servable:
                 why = f"version {number} of `{endpoint.model_name}` is not in the registry, or cannot be served"
                 draft.wait(f"endpoint/{name}", why)
+                # What still answers goes on; it cannot be started again.
+                wanted |= {f"{revision(name, number)}-{i}" for i in range(endpoint.replicas.low)}
                 continue
             for index in range(endpoint.replicas.low):
                 replica = f"{revision(name, number)}-{index}"
@@ -102,19 +104,33 @@ def _supervise(draft: Draft, start: StartReplica | StartGateway) -> None:
             draft.wait(name, "starts", self_ending=True)
         return
     if seen is None or seen.generation < memory.generation:
-        # Committed but not begun before a crash: the same start again, which the world takes once.
-        draft.do(replace(start, generation=memory.generation), f"{name} is wanted", keeps=True)
-        draft.wait(name, "starts", self_ending=True)
+        _unbegun(draft, memory, start)
     elif seen.state == "starting":
         _starting(draft, seen)
     elif seen.state == "ready":
-        draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
+        if memory.ready != seen.generation:
+            draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
+            memory = draft.processes[name] = replace(memory, ready=seen.generation)
         if memory.failures and draft.now.mono - memory.starts[-1] > STEADY:
             draft.processes[name] = replace(memory, failures=0)
     elif seen.state == "stopping":
         draft.wait(name, "stops", self_ending=True)
     else:
         _died(draft, seen, memory, start)
+
+
+def _unbegun(draft: Draft, memory: ProcessMemory, start: StartReplica | StartGateway) -> None:
+    """Committed but not begun: a crash came in between, or the world refused. The world takes the same start once."""
+    limit = draft.s.desired.stack.orchestration.restarts
+    when = restart(memory.starts, memory.failures + 1, limit.count, limit.per)
+    if draft.now.mono < when.at:
+        text = f"could not be started; tried again in {when.at - draft.now.mono:.0f} s"
+        draft.wait(start.name, text, self_ending=not when.looping)
+        return
+    if draft.do(replace(start, generation=memory.generation), f"{start.name} is wanted", keeps=True):
+        starts = (*memory.starts, draft.now.mono)[-int(limit.count) - 1 :]
+        draft.processes[start.name] = replace(memory, starts=starts, failures=memory.failures + 1)
+    draft.wait(start.name, "starts", self_ending=True)
 
 
 def _starting(draft: Draft, seen: ProcessSeen) -> None:
@@ -181,7 +197,7 @@ def _endpoints(draft: Draft) -> dict[str, EndpointRoutes]:
         candidate = rollout.candidate if rollout else ""
         ready = {n: _ready(draft, name, n, endpoint) for n in _versions_wanted(draft, name, endpoint)}
         taken = bool(ready.get(candidate)) or (rollout is not None and rollout.ready and _comes_back(draft, name))
-        parts = round(stage.share * PARTS) if stage and taken else 0
+        parts = max(1, round(stage.share * PARTS)) if stage and taken else 0
         canary = parts if stage and stage.kind in ("canary", "all") else 0
         mirror = parts if stage and stage.kind == "mirror" else 0
         shares = {n: canary if n == candidate else PARTS - canary for n in ready}
@@ -208,7 +224,7 @@ def _kept_until_ready(
     if model is None or table is None or name not in table.endpoints or ready.get(model.champion):
         return None
     routes = table.endpoints[name]
-    if any(r.version == model.champion for r in routes.revisions):
+    if any(r.version == model.champion and r.weight for r in routes.revisions):
         return None
     alive = {p.address for p in draft.s.observed.processes if p.state == "ready"}
     answering = any(a in alive for r in routes.revisions for a in r.replicas)
@@ -239,9 +255,12 @@ def _stop_others(draft: Draft, wanted: set[str]) -> None:
     if observed.routes is not None:
         routed = {a for e in observed.routes.endpoints.values() for r in e.revisions for a in r.replicas}
     acked = gateways_acked(draft)
+    working = {f"run-{run.id}" for run in observed.runs if run.state == "running"}
+    if not draft.s.desired.down:
+        wanted = wanted | {f"run-{id_}" for id_ in draft.runs}
     for seen in observed.processes:
-        if seen.name in wanted or seen.kind == "run":
-            continue
+        if seen.name in wanted or (seen.kind == "run" and seen.name not in working):
+            continue  # a run that has its result ends by itself
         if seen.state in ("exited", "lost"):
             draft.processes.pop(seen.name, None)
             continue

@@ -17,6 +17,8 @@ from mainspring.loop.plan import RecordVerdict, RegisterVersion, SetAlias
 from mainspring.loop.snapshot import RunSeen, VersionSeen
 from mainspring.stack.pipelines import PipelineSpec
 
+PATIENCE = 8  # refusals of the registry after which nobody waits for it any more
+
 
 def models_followed(draft: Draft) -> list[str]:
     """The registered models that some endpoint follows or some pipeline produces."""
@@ -28,10 +30,17 @@ def models_followed(draft: Draft) -> list[str]:
 def conclude_run(draft: Draft, memory: RunMemory, seen: RunSeen, spec: PipelineSpec) -> None:
     """Register what a run made, judge it, write the verdict down; then the run is dealt with."""
     model = spec.produces
+    if not draft.s.observed.registry:
+        draft.wait(f"run/{seen.id}", "the registry does not answer; its version is made when it does")
+        return
     version = _version_of_run(draft, memory, seen, model)
+    if version is None and memory.candidate_version:
+        draft.runs.pop(memory.id)
+        message = f"version {memory.candidate_version} of `{model}` was deleted while it was judged"
+        draft.tell("JudgedInVain", f"model/{model}", message, level="warning", kind="gate")
+        return
     if version is None:
-        if draft.do(RegisterVersion(model, seen.id), f"{seen.id} made a model", keeps=True):
-            draft.wait(f"run/{seen.id}", "is registered", self_ending=True)
+        _register(draft, memory, model)
         return
     if seen.gate is None:
         draft.runs.pop(memory.id)
@@ -47,6 +56,23 @@ def conclude_run(draft: Draft, memory: RunMemory, seen: RunSeen, spec: PipelineS
         return
     _tell_verdict(draft, memory, version, verdict)
     draft.runs.pop(memory.id)
+
+
+def _register(draft: Draft, memory: RunMemory, model: str) -> None:
+    """Ask for a version of what a run made: at once, then ever more seldom while it is refused."""
+    about, self_ending = f"run/{memory.id}", memory.asked < PATIENCE
+    if draft.now.mono < memory.ask_at:
+        why = f"the registry did not take it in; asked again in {memory.ask_at - draft.now.mono:.0f} s"
+        draft.wait(about, why, self_ending=self_ending)
+    elif draft.do(RegisterVersion(model, memory.id), f"{memory.id} made a model", keeps=True):
+        pause = min(30.0, 0.5 * 2.0 ** min(memory.asked, 10)) if memory.asked else 0.0
+        draft.runs[memory.id] = replace(memory, asked=memory.asked + 1, ask_at=draft.now.mono + pause)
+        draft.wait(about, "is registered", self_ending=self_ending)
+
+
+def order(number: str) -> tuple[int, str]:
+    """Sort version numbers as numbers; what is none comes before them."""
+    return (int(number), "") if number.isdecimal() else (-1, number)
 
 
 def _version_of_run(draft: Draft, memory: RunMemory, seen: RunSeen, model: str) -> VersionSeen | None:
@@ -105,7 +131,7 @@ def _champion(draft: Draft, model: str) -> None:
     if not memory.champion:
         named = aliases.get("champion", "")
         passed = [v.number for v in _servable(draft, model) if v.verdict == "passed" or v.number == named]
-        first = named if named in passed else min(passed, key=int, default="")
+        first = named if named in passed else min(passed, key=order, default="")
         if not first:
             return
         memory = replace(memory, champion=first, previous=aliases.get("previous", ""))
@@ -114,9 +140,13 @@ def _champion(draft: Draft, model: str) -> None:
         draft.tell("Promoted", f"model/{model}", message, key=f"model/{model}/promoted/{first}", kind="rollout")
         value = {"model": model, "version": first, "kind": "first", "message": message}
         draft.record("rollout", f"{model}/{first}/promoted", draft.now.wall, value)
+    there = {v.number for v in draft.s.observed.versions if v.model == model}
     for alias, number in (("champion", memory.champion), ("previous", memory.previous)):
         found = aliases.get(alias, "")
         if found == number:
+            continue
+        if number and number not in there:
+            draft.wait(f"model/{model}", f"version {number}, the {alias} one, was deleted from the registry")
             continue
         if alias == "champion" and found and found not in (memory.previous, ""):
             message = f"`champion` of `{model}` was set to {found} by somebody; it is put back to {number}"
@@ -133,7 +163,8 @@ def _challenger(draft: Draft, model: str) -> None:
     named = draft.s.observed.aliases.get(model, {}).get("challenger", "")
     rolling = [r.candidate for r in draft.rollouts.values() if r.model == model]
     if rolling:
-        if named != rolling[0]:
+        there = any(v.model == model and v.number == rolling[0] for v in draft.s.observed.versions)
+        if named != rolling[0] and there:
             draft.do(SetAlias(model, "challenger", rolling[0]), "its rollout is under way", keeps=True)
             draft.wait(f"model/{model}", "`challenger` is set", self_ending=True)
         return
@@ -141,7 +172,7 @@ def _challenger(draft: Draft, model: str) -> None:
         _named(draft, model, named, memory)
         return
     candidates = [v for v in _servable(draft, model) if v.verdict == "passed" and _is_new(draft, v, memory)]
-    newest = max(candidates, key=lambda v: int(v.number), default=None)
+    newest = max(candidates, key=lambda v: order(v.number), default=None)
     if newest is not None:
         because = f"version {newest.number} of `{model}` passed its gates"
         if draft.do(SetAlias(model, "challenger", newest.number), because):
@@ -149,7 +180,7 @@ def _challenger(draft: Draft, model: str) -> None:
 
 
 def _is_new(draft: Draft, version: VersionSeen, memory: ModelMemory) -> bool:
-    after = int(version.number) > max(int(memory.champion or 0), int(memory.previous or 0))
+    after = order(version.number) > max(order(memory.champion), order(memory.previous))
     return after and f"{version.model}/{version.number}" not in draft.aborted
 
 

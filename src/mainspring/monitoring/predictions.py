@@ -136,6 +136,11 @@ class PredictionStore:
         self._db.executescript(_TABLES)
         self._db.execute(f"PRAGMA user_version = {SCHEMA}")
 
+    def name_truths(self, fields: Mapping[str, str]) -> None:
+        """Say which field of a feedback call holds the outcome, by endpoint; counts for what is taken in from now."""
+        with self._lock:
+            self._fields = dict(fields)
+
     def close(self) -> None:
         """Close the database; the store is of no use afterwards."""
         with self._lock:

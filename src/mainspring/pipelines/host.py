@@ -94,7 +94,10 @@ def _attempt(folder: Path, state: Path, stack_file: Path, signals: Signals) -> d
     result: dict[str, Any] = {**asdict(spec), "schema": 1, "state": "failed", "error": "", "retryable": False}
     run: Run | None = None
     try:
-        job = make_job(folder, state, stack_file, load(stack_file))
+        # The text that was applied when the run was asked for; the file may have been edited since. Paths in it are
+        # meant from the file's own folder all the same.
+        applied = folder / "stack.yaml"
+        job = make_job(folder, state, stack_file, load(applied if applied.is_file() else stack_file))
         for place in (job.cache.folder, job.data_root, state / "artefacts" / job.pipeline.produces):
             sweep(place, spec.run)
         run = Run(job, signals)

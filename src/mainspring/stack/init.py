@@ -19,6 +19,8 @@ from mainspring.stack.schema import json_schema
 DAYS = 60
 ROWS_A_DAY = 50
 SCHEMA = "mainspring.schema.json"
+KEPT = 14  # days at the end that the first version is not trained on, or there is nothing to judge a second one by
+FIRST_TO = "2000-01-01"  # stands for the last day that it is trained on
 
 STACK = f"""\
 # yaml-language-server: $schema={SCHEMA}
@@ -48,6 +50,7 @@ pipelines:                        # 4  how a version is made
   delay:
     produces: delay
     data: {{parcels: parcels.csv}}
+    first: {{to: {FIRST_TO}}}       #    the two weeks after it judge your first change
     steps:                        #    plain functions; parameters are filled by name
       ingest: model:ingest
       features: model:features
@@ -121,7 +124,7 @@ def _parcels(until: date) -> Iterator[str]:
 def starter(until: date) -> dict[str, str]:
     """The starter's files by name; the data's last day is the one before `until`."""
     return {
-        "mainspring.yaml": STACK,
+        "mainspring.yaml": STACK.replace(FIRST_TO, f"{until - timedelta(days=KEPT + 1):%Y-%m-%d}"),
         "model.py": MODEL,
         "parcels.csv": "\n".join(_parcels(until)) + "\n",
         SCHEMA: json.dumps(json_schema(), indent=1) + "\n",

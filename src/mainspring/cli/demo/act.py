@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from mainspring.cli.demo import flights, page, progress, report
 from mainspring.cli.output import Options, emit, talk
 from mainspring.errors import EnvironmentError_, InputError
 from mainspring.loop.plan import Record
+from mainspring.stack import load
+from mainspring.worlds.local.shim import write_whole
 
 EXAMPLE = "01-flights"
 ENDPOINT = "delay"
@@ -55,11 +58,12 @@ class Act:
             control = self._up()
             rows, done = self._replay(control, end)
             finished = self._report(control, rows, time.monotonic() - began - sum(d.seconds for d in done), end)
-            if not keep_up:
-                with _said("the stack is taken down"):
-                    control.down()
         else:
             talk("this demo was finished before; `mainspring demo flights --again` begins anew")
+            control = self._control()
+        if not keep_up and control.is_up():  # killed after its report, an earlier demo left it up
+            with _said("the stack is taken down"):
+                control.down()
         self._show(finished)
 
     def _end(self) -> float:
@@ -74,9 +78,11 @@ class Act:
             raise InputError("bad-day", message, "mainspring demo flights")
         return end
 
+    def _control(self) -> Control:
+        return Control(self.folder / "mainspring.yaml", flights.BEGIN)
+
     def _forget(self) -> None:
-        control = Control(self.folder / "mainspring.yaml", flights.BEGIN)
-        control.down()
+        self._control().down()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _finished(self, end: float) -> dict[str, Any] | None:
@@ -96,10 +102,12 @@ class Act:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("flights.py", "mainspring.yaml"):
             if not (self.folder / name).exists():
-                shutil.copyfile(source / name, self.folder / name)
+                _write(self.folder / name, (source / name).read_text(encoding="utf-8"))
         stack = self.folder / "mainspring.yaml"
+        if not self._control().is_up():  # what a killed controller left keeps the port, and is taken over
+            _take_free_port(stack)
         with _said("the stack is brought up, and the first version is made"):
-            control = Control(stack, flights.BEGIN)
+            control = self._control()
             control.ensure_up()
             control.advance(max(flights.BEGIN, control.clock()))
             if not control.status()["live"]:
@@ -134,9 +142,29 @@ class Act:
         talk(f"\nreport: {(self.folder / 'report.html').relative_to(Path.cwd())} (report.json beside it)")
 
 
+def _take_free_port(stack: Path) -> None:
+    """Where something else listens on the file's port, have this copy take a free one, and say so."""
+    text = stack.read_text(encoding="utf-8")
+    port = load.parse(text.encode(), str(stack)).orchestration.gateway.port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            talk(f"port {port} is in use; the demo's gateway takes a free one")
+            where = "orchestration:"
+            line = next(line for line in text.splitlines() if line.startswith(where))
+            _write(stack, text.replace(line, f"{line}\n  gateway: {{port: 0}}", 1))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all: half of one would be taken for all of it by the next try."""
+    write_whole(str(path), text.encode())
+
+
 def _first_artefact(control: Control) -> Path:
     """The artefact of the first version: the one that the frozen comparison scores."""
-    versions = [v for v in control.client.get("/v1/versions") if v["model"] == ENDPOINT]
+    versions = [v for v in control.get("/v1/versions") if v["model"] == ENDPOINT]
     return Path(min(versions, key=lambda v: int(v["number"]))["artefact"])
 
 
@@ -159,7 +187,7 @@ def _gather(control: Control, folder: Path, rows: flights.Flights, end: float) -
     days, seconds = flights.days_kept(folder)
     middle = sorted(d.result.p50 for d in days)
     slow = sorted(d.result.p95 for d in days)
-    bill = control.client.get("/v1/cost")
+    bill = control.get("/v1/cost")
     return report.ReportInput(
         time=np.array([t.at for t in answered]),
         score=np.array([t.score for t in answered], dtype=np.float64),

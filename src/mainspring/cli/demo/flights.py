@@ -154,8 +154,7 @@ class Replay:
         while day < self.until:
             done.append(self._day(day))
             day += DAY
-        if done:
-            self._last_truths()
+        self._last_truths()
         return done
 
     def _day(self, day: float) -> Day:
@@ -173,9 +172,9 @@ class Replay:
         return told
 
     def _last_truths(self) -> None:
-        """The outcomes of the last day, a day later, so that the report knows them all."""
+        """The outcomes of the last day, for the report; the clock stays, so that a later call may go on from here."""
         self._feedback(self.flights.rows(self.until - DAY, self.until))
-        self._steady(lambda: self.control.advance(self.until + DAY))
+        self._steady(lambda: self.control.advance(self.until))
 
     def _send(self, requests: Sequence[bytes]) -> replay.DayResult:
         path = f"/v2/models/{self.endpoint}/infer"

@@ -151,6 +151,10 @@ class TwinWorld:
         return Accepted()
 
     def _stop(self, action: StopProcess) -> Accepted:
+        run = self.runs.get(action.name.removeprefix("run-"))
+        if action.name.startswith("run-") and run is not None:
+            run.lost = run.lost or self.mono < run.ends
+            return Accepted()
         present = self.processes.get(action.name)
         if present is not None and present.generation == action.generation and math.isinf(present.stop_at):
             present.stop_at = self.mono + self.beliefs.process_stop
