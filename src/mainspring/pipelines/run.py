@@ -9,6 +9,7 @@ What it must never do: import the user's code or load a table: steps do that, in
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 from mainspring.artefacts import code
 from mainspring.artefacts.load import load_manifest
 from mainspring.errors import EnvironmentError_, MainspringError, UserCodeError
-from mainspring.loop.snapshot import StepSeen
+from mainspring.loop.snapshot import GateNumbers, StepSeen
 from mainspring.pipelines import datacheck, signature, work
 from mainspring.pipelines.cache import Entry
 from mainspring.pipelines.child import Signals
@@ -222,6 +223,7 @@ class Run:
         }
         entry = self.steps.cached("gate", parts, lambda key: work.gate(job, key, candidate, checks, inputs))
         self.made.gate = work.describe(entry.path.read_bytes())
+        self.made.metrics |= _gate_metrics(gate_from(self.made.gate))
         self.made.verdict = self._judge(self.made.gate)
 
     def _judge(self, measured: dict[str, Any]) -> dict[str, Any]:
@@ -294,3 +296,12 @@ def last_profile(job: Job) -> dict[str, Any] | None:
 
 
 __all__ = ["Failed", "Run", "last_profile"]
+
+
+def _gate_metrics(measured: GateNumbers) -> dict[str, float]:
+    """What the gates measured, as metrics of the run; latency is left out: it differs from one try to the next."""
+    found = {"gate.rows": float(measured.rows), "gate.auc": measured.auc, "gate.champion.auc": measured.champion_auc}
+    if measured.rows:
+        found["gate.brier"] = math.fsum(d.candidate for d in measured.days) / measured.rows
+        found["gate.champion.brier"] = math.fsum(d.champion for d in measured.days) / measured.rows
+    return {name: value for name, value in found.items() if math.isfinite(value)}
