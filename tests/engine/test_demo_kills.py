@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from mainspring.cli.demo.flights import BEGIN, END, days_kept
+from mainspring.cli.starting import leftover
 from mainspring.monitoring.predictions import PredictionStore
 from mainspring.testing.faults import is_alive, kill, same_mainspring
 
@@ -138,6 +139,7 @@ class Scene:
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Iterator[Callable[[str], Scene]]:
+    """Makes demos in folders of their own, and leaves no process of theirs behind."""
     made: list[Scene] = []
 
     def make(name: str) -> Scene:
@@ -172,6 +174,7 @@ def test_killed_at_any_moment_the_demo_ends_as_if_nothing_had_happened(scenes, s
         assert found[part] == expected[part], f"`{part}` differs\n{war.tell()}"
     assert any(what == GATEWAY and days in MIRROR for days, what in war.killed)
     assert retries > 0, "no kill was felt by a request"
+    assert not leftover(war.state), "something runs on"
 
 
 def _run(scene: Scene, chance: random.Random | None = None) -> None:

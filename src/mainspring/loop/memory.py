@@ -31,6 +31,8 @@ class ProcessMemory:
     starts: tuple[float, ...] = ()  # Now.mono of the latest starts, oldest first
     failures: int = 0  # ends in a row that were not asked for
     ready: int = 0  # the generation that was seen ready, and told of
+    settings: str = ""  # digest of what it was started with; "" when that is not known
+    asked: bool = False  # the loop stopped it itself, to start it with other settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from mainspring.decide.restart import restart
 from mainspring.decide.routes import EndpointRoutes, RevisionRoute, RouteTable, same_routes
 from mainspring.loop.draft import Draft
 from mainspring.loop.memory import ProcessMemory
-from mainspring.loop.plan import SetRoutes, StartGateway, StartReplica, StopProcess
+from mainspring.loop.plan import SetRoutes, StartGateway, StartReplica, StopProcess, step_id
 from mainspring.loop.snapshot import ProcessSeen, VersionSeen
 from mainspring.stack.serving import Endpoint
 
@@ -100,14 +100,21 @@ def _supervise(draft: Draft, start: StartReplica | StartGateway) -> None:
             return
         generation = (seen.generation if seen else 0) + 1
         if draft.do(replace(start, generation=generation), f"{name} is wanted", keeps=True):
-            draft.processes[name] = ProcessMemory(generation, (draft.now.mono,))
+            draft.processes[name] = ProcessMemory(generation, (draft.now.mono,), settings=_settings(start))
             draft.wait(name, "starts", self_ending=True)
         return
     if seen is None or seen.generation < memory.generation:
         _unbegun(draft, memory, start)
     elif seen.state == "starting":
         _starting(draft, seen)
+    elif seen.state == "ready" and memory.settings not in ("", _settings(start)):
+        because = f"{name} starts again: its settings in the stack file changed"
+        if draft.do(StopProcess(name, seen.generation), because, keeps=True):
+            draft.processes[name] = replace(memory, settings=_settings(start), asked=True)
+        draft.wait(name, because, self_ending=True)
     elif seen.state == "ready":
+        if memory.settings == "":
+            memory = draft.processes[name] = replace(memory, settings=_settings(start))
         if memory.ready != seen.generation:
             draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
             memory = draft.processes[name] = replace(memory, ready=seen.generation)
@@ -117,6 +124,11 @@ def _supervise(draft: Draft, start: StartReplica | StartGateway) -> None:
         draft.wait(name, "stops", self_ending=True)
     else:
         _died(draft, seen, memory, start)
+
+
+def _settings(start: StartReplica | StartGateway) -> str:
+    """A digest of what a process is started with, whichever its generation."""
+    return step_id(replace(start, generation=0), "")
 
 
 def _unbegun(draft: Draft, memory: ProcessMemory, start: StartReplica | StartGateway) -> None:
@@ -143,11 +155,15 @@ def _starting(draft: Draft, seen: ProcessSeen) -> None:
 
 def _died(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: StartReplica | StartGateway) -> None:
     limit = draft.s.desired.stack.orchestration.restarts
-    failures = memory.failures + 1
+    failures = 0 if memory.asked else memory.failures + 1
     when = restart(memory.starts, failures, limit.count, limit.per)
     how = f"exit status {seen.exit_status}" if seen.exit_status is not None else "lost"
     message = f"{seen.name} ended ({how}){': ' + seen.reason if seen.reason else ''}"
-    draft.tell("Died", seen.name, message, key=f"{seen.name}/died/{seen.generation}", level="warning", kind="restart")
+    if memory.asked:
+        message = f"{seen.name} was stopped to take up changed settings"
+    else:
+        key = f"{seen.name}/died/{seen.generation}"
+        draft.tell("Died", seen.name, message, key=key, level="warning", kind="restart")
     if draft.now.mono < when.at:
         again = f"{message}; starts again in {when.at - draft.now.mono:.0f} s"
         if when.looping:
@@ -159,7 +175,7 @@ def _died(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: StartRe
     if draft.do(replace(start, generation=generation), message, keeps=True):
         keep = int(limit.count) + 1
         starts = (*memory.starts, draft.now.mono)[-keep:]
-        draft.processes[seen.name] = ProcessMemory(generation, starts, failures)
+        draft.processes[seen.name] = ProcessMemory(generation, starts, failures, settings=_settings(start))
     draft.wait(seen.name, "starts again", self_ending=True)
 
 
