@@ -107,23 +107,27 @@ def _supervise(draft: Draft, start: StartReplica | StartGateway) -> None:
         _unbegun(draft, memory, start)
     elif seen.state == "starting":
         _starting(draft, seen)
-    elif seen.state == "ready" and memory.settings not in ("", _settings(start)):
-        because = f"{name} starts again: its settings in the stack file changed"
-        if draft.do(StopProcess(name, seen.generation), because, keeps=True):
-            draft.processes[name] = replace(memory, settings=_settings(start), asked=True)
-        draft.wait(name, because, self_ending=True)
     elif seen.state == "ready":
-        if memory.settings == "":
-            memory = draft.processes[name] = replace(memory, settings=_settings(start))
-        if memory.ready != seen.generation:
-            draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
-            memory = draft.processes[name] = replace(memory, ready=seen.generation)
-        if memory.failures and draft.now.mono - memory.starts[-1] > STEADY:
-            draft.processes[name] = replace(memory, failures=0)
+        _is_ready(draft, seen, memory, start)
     elif seen.state == "stopping":
         draft.wait(name, "stops", self_ending=True)
     else:
         _died(draft, seen, memory, start)
+
+
+def _is_ready(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: StartReplica | StartGateway) -> None:
+    """Leave it alone, unless the stack file now says other settings."""
+    name, settings = seen.name, _settings(start)
+    if memory.settings not in ("", settings):
+        because = f"{name} starts again: its settings in the stack file changed"
+        if draft.do(StopProcess(name, seen.generation), because, keeps=True):
+            draft.processes[name] = replace(memory, settings=settings, asked=True)
+        draft.wait(name, because, self_ending=True)
+        return
+    if memory.ready != seen.generation:
+        draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
+    forgiven = memory.failures if draft.now.mono - memory.starts[-1] <= STEADY else 0
+    draft.processes[name] = replace(memory, settings=settings, ready=seen.generation, failures=forgiven)
 
 
 def _settings(start: StartReplica | StartGateway) -> str:
