@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
-	@echo "make test        all tests"
+	@echo "make test        all tests but test-kills"
 	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
@@ -39,7 +39,7 @@ demo: $(STAMP)  ## the whole loop on real data
 	@$(BIN)/mainspring demo flights
 
 test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest -x -q $(ARGS)
+	@$(BIN)/python -m pytest -x -q -m "not engine" $(ARGS)
 
 test-kills: $(STAMP)  ## kill -9 of everything, with real processes: under 3 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine $(ARGS)

@@ -62,14 +62,6 @@ class Control:
             time.sleep(0.1)
         raise AssertionError("unreachable")
 
-    def pid(self) -> int:
-        """The controller's process, when it answers; 0 when none does."""
-        try:
-            self.client.get("/v1/stack")
-        except NotUp:
-            return 0
-        return int(starting.told(self.state).get("pid", 0))
-
     def apply(self) -> bool:
         """Apply the stack file as it is now; whether that changed anything."""
         text = self.stack.read_text(encoding="utf-8")
