@@ -95,3 +95,14 @@ def test_changed_settings_reach_what_runs_and_nothing_else_is_touched() -> None:
     assert generations == {"delay-1-0": (2, "ready"), "gateway-0": (1, "ready")}
     assert loop.store.load()[1].processes["delay-1-0"].failures == 0
     assert not any(e.event.reason == "Died" for e in loop.store.events())
+
+
+def test_a_lost_memory_never_takes_an_old_run_for_a_new_one() -> None:
+    """After the store was lost, a run that is asked for gets a number above all that the world still shows."""
+    loop = VirtualLoop(flights(), MARCH).run(days=27)
+    made = {v.run for v in loop.world.versions}
+    loop.store = type(loop.store)()
+    loop.run()
+    loop.ask("run", "delay")
+    loop.run()
+    assert {v.run for v in loop.world.versions} - made == {f"delay-{len(made) + 1}"}

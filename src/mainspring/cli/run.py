@@ -35,6 +35,7 @@ def _watch(client: Client, ident: str) -> None:
     while True:
         row = next((r for r in client.get("/v1/runs") if r["id"] == ident), None)
         text = f"{ident}: {row['state']} {row['step']}".rstrip() if row else f"{ident}: starts"
+        text = _held_up(client) or text
         if text != shown:
             talk(text)
             shown = text
@@ -43,6 +44,13 @@ def _watch(client: Client, ident: str) -> None:
         if row and row["state"] == "succeeded" and _judged(client, ident):
             return
         time.sleep(0.3)
+
+
+def _held_up(client: Client) -> str:
+    """What keeps the controller from going on, such as a full disk: it waits for a remedy, and says so here."""
+    seen = client.get("/v1/status", counts="false")["conditions"]
+    return next((f"held up: {re.sub(' [(][0-9]+ times.*', '', c['message'])}; see `mainspring doctor`" for c in seen
+                 if c["about"] == "loop" and c["status"] == "false"), "")  # fmt: skip
 
 
 def _judged(client: Client, ident: str) -> bool:

@@ -33,9 +33,9 @@ def page(told: Json, *, color: bool = False, events: int = 5) -> str:
     """A status as text."""
     parts = [_head(told), _endpoints(told, color), _pipelines(told, color), _watches(told, color), _cost(told)]
     glyph = state("waiting", " ", color=color).rstrip()
-    waiting = [_cut(f"  {glyph} {w['what']}: {w['why']}") for w in told["waiting"]]
+    waiting = [_wrapped(f"  {glyph} {w['what']}: {w['why']}") for w in told["waiting"]]
     parts.append("\n".join(["WAITING", *waiting]) if waiting else "")
-    bad = [_cut(f"  {state('bad', c['about'], color=color)}: {c['message']}") for c in _failing(told)]
+    bad = [_wrapped(f"  {state('bad', c['about'], color=color)}: {c['message']}") for c in _failing(told)]
     parts.append("\n".join(["TROUBLE", *bad]) if bad else "")
     happened = [_cut(f"  {moment(e['last'])}  {e['message']}{times(e)}") for e in told["events"][:events]]
     parts.append("\n".join(["EVENTS", *happened]) if happened else "")
@@ -70,6 +70,18 @@ def _cut(line: str, width: int = WIDTH) -> str:
     text = " ".join(line.split("\n"))
     plain = len(click.unstyle(text))
     return text if plain <= width else f"{text[: width - 1 + len(text) - plain]}…"
+
+
+def _wrapped(line: str, width: int = WIDTH) -> str:
+    """A line that ends with what to do next, which must not be cut off."""
+    lines, words = [""], line.strip().split()
+    for word in words:
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and len(click.unstyle(longer)) > width - 4:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "  " + "\n    ".join(lines)
 
 
 def _failing(told: Json) -> Iterator[Json]:

@@ -114,7 +114,11 @@ class Gateway:
             given_id = asked.id or ""
             given_id.encode()  # half a surrogate pair has no place in a header or a log
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            said = "NaN and Infinity are not JSON" if wire.names_nan(request.body, error) else str(error)
+            said = (
+                "NaN and Infinity are not JSON: write `null` for a missing value"
+                if wire.names_nan(request.body, error)
+                else str(error)
+            )
             self._reject(request, 400, "body", f"not a request of the Open Inference Protocol: {said}")
             return
         if len(given_id) > wire.MAX_ID:

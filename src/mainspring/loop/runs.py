@@ -100,8 +100,9 @@ def _start(
     until = draft.now.wall - spec.truth_after
     if first and spec.first.to is not None:
         until = min(_day(spec.first.to, end=True) or until, draft.now.wall)
+    number = 1 + max(memory.count, _highest(draft, pipeline))
     new = RunMemory(
-        id=f"{pipeline}-{memory.count + 1}",
+        id=f"{pipeline}-{number}",
         pipeline=pipeline,
         cause=cause,
         attempt=1,
@@ -118,11 +119,21 @@ def _start(
     draft.runs[new.id] = new
     # Only triggered runs count against the limit and the cool-down; the first version is none.
     starts = memory.starts if first or candidate else (*memory.starts, draft.now.wall)[-64:]
-    draft.pipelines[pipeline] = replace(memory, count=memory.count + 1, starts=starts, wants="")
+    draft.pipelines[pipeline] = replace(memory, count=number, starts=starts, wants="")
     draft.tell("RunStarted", f"pipeline/{pipeline}", f"{new.id}: {cause}", key=f"run/{new.id}/started", kind="retrain")
     draft.record("run", new.id, draft.now.wall, {"pipeline": pipeline, "cause": cause, "first": first, "until": until})
     draft.wait(f"run/{new.id}", "works", self_ending=True)
     return True
+
+
+def _highest(draft: Draft, pipeline: str) -> int:
+    """The highest number among the runs that the world still shows: a memory that was lost counts from there on.
+
+    Else a new run would take the name, and so the result, of an old one.
+    """
+    ids = [r.id for r in draft.s.observed.runs] + [v.run for v in draft.s.observed.versions]
+    parts = [i.rpartition("-") for i in ids]
+    return max((int(n) for name, _, n in parts if name == pipeline and n.isdecimal()), default=0)
 
 
 def _action(memory: RunMemory) -> StartRun:
