@@ -9,9 +9,9 @@ from mainspring.loop.draft import Draft
 from mainspring.loop.memory import ModelMemory, RolloutMemory, StagePinned
 from mainspring.loop.plan import RecordVerdict
 from mainspring.loop.readings import LATENCY_EDGES, Pairs, Traffic, TrafficQuery, Unknown
-from mainspring.loop.serve import gateways_acked, revision, version_of
+from mainspring.loop.serve import gateways_acked, version_of
 from mainspring.loop.snapshot import Request
-from mainspring.loop.window import rollout_queries
+from mainspring.loop.window import revision_name, rollout_queries
 from mainspring.stack.serving import Endpoint
 
 OVERDUE = 600.0  # seconds between looks at a stage whose time is up but whose data is not there
@@ -120,7 +120,7 @@ def _same(draft: Draft, rollout: RolloutMemory) -> list[RolloutMemory]:
 
 def _answers(draft: Draft, rollout: RolloutMemory) -> bool:
     """Whether a replica of the candidate is ready."""
-    prefix = revision(rollout.endpoint, rollout.candidate)
+    prefix = revision_name(rollout.endpoint, rollout.candidate)
     seen = draft.s.observed.processes
     return any(p.kind == "replica" and p.state == "ready" and p.name.rsplit("-", 1)[0] == prefix for p in seen)
 
@@ -143,7 +143,7 @@ def _takes_traffic(draft: Draft, rollout: RolloutMemory) -> bool:
     if table is None or rollout.endpoint not in table.endpoints:
         return False
     routes = table.endpoints[rollout.endpoint]
-    name = revision(rollout.endpoint, rollout.candidate)
+    name = revision_name(rollout.endpoint, rollout.candidate)
     mine = next((r for r in routes.revisions if r.name == name), None)
     stage = rollout.stages[rollout.stage]
     share = routes.mirror_share if stage.kind == "mirror" and routes.mirror == name else mine.weight if mine else 0
@@ -153,7 +153,7 @@ def _takes_traffic(draft: Draft, rollout: RolloutMemory) -> bool:
 
 
 def _loops(draft: Draft, rollout: RolloutMemory) -> bool:
-    prefix = revision(rollout.endpoint, rollout.candidate)
+    prefix = revision_name(rollout.endpoint, rollout.candidate)
     limit = max(1.0, draft.s.desired.stack.orchestration.restarts.count)
     return any(m.failures >= limit for n, m in draft.processes.items() if n.rsplit("-", 1)[0] == prefix)
 

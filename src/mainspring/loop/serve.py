@@ -10,16 +10,12 @@ from mainspring.loop.draft import Draft
 from mainspring.loop.memory import ProcessMemory
 from mainspring.loop.plan import SetRoutes, StartGateway, StartReplica, StopProcess, step_id
 from mainspring.loop.snapshot import ProcessSeen, VersionSeen
+from mainspring.loop.window import revision_name
 from mainspring.stack.serving import Endpoint
 
 START_TIMEOUT = 120.0  # seconds until a process that does not get ready is stopped and tried again
 STEADY = 60.0  # seconds up after which earlier failures are forgiven
 PARTS = 10_000  # of the traffic
-
-
-def revision(endpoint: str, version: str) -> str:
-    """The name of a version behind an endpoint."""
-    return f"{endpoint}-{version}"
 
 
 def version_of(draft: Draft, model: str, number: str) -> VersionSeen | None:
@@ -55,10 +51,10 @@ def _replicas(draft: Draft) -> set[str]:
                 why = f"version {number} of `{endpoint.model_name}` is not in the registry, or cannot be served"
                 draft.wait(f"endpoint/{name}", why)
                 # What still answers goes on; it cannot be started again.
-                wanted |= {f"{revision(name, number)}-{i}" for i in range(endpoint.replicas.low)}
+                wanted |= {f"{revision_name(name, number)}-{i}" for i in range(endpoint.replicas.low)}
                 continue
             for index in range(endpoint.replicas.low):
-                replica = f"{revision(name, number)}-{index}"
+                replica = f"{revision_name(name, number)}-{index}"
                 wanted.add(replica)
                 _supervise(draft, _start(name, endpoint, version, replica))
     return wanted
@@ -226,8 +222,8 @@ def _endpoints(draft: Draft) -> dict[str, EndpointRoutes]:
             endpoints[name] = kept
             continue
         endpoints[name] = EndpointRoutes(
-            revisions=tuple(RevisionRoute(revision(name, n), n, shares[n], ready[n]) for n in ready),
-            mirror=revision(name, candidate) if mirror else "",
+            revisions=tuple(RevisionRoute(revision_name(name, n), n, shares[n], ready[n]) for n in ready),
+            mirror=revision_name(name, candidate) if mirror else "",
             mirror_share=mirror,
             timeout_s=endpoint.timeout,
             queue=endpoint.queue,
@@ -257,13 +253,13 @@ def _comes_back(draft: Draft, name: str) -> bool:
     One death is held through by the gateway, so that its share of the requests stays its own; after a
     second in a row the champion takes the share back.
     """
-    prefix = revision(name, draft.rollouts[name].candidate)
+    prefix = revision_name(name, draft.rollouts[name].candidate)
     replicas = [m for n, m in draft.processes.items() if n.rsplit("-", 1)[0] == prefix]
     return bool(replicas) and all(m.failures <= 1 for m in replicas)
 
 
 def _ready(draft: Draft, name: str, number: str, endpoint: Endpoint) -> tuple[str, ...]:
-    names = [f"{revision(name, number)}-{i}" for i in range(endpoint.replicas.low)]
+    names = [f"{revision_name(name, number)}-{i}" for i in range(endpoint.replicas.low)]
     seen = [draft.process(n) for n in names]
     return tuple(p.address for p in seen if p is not None and p.state == "ready")
 

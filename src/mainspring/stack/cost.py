@@ -7,7 +7,7 @@ import re
 from pydantic import field_validator
 
 from mainspring.stack.base import Section
-from mainspring.stack.units import Budget, Rate, dollars
+from mainspring.stack.units import Budget, dollars
 
 _ACTION = re.compile(r"^\d+(\.\d+)?% (warn|stop retraining)$")
 _REPORT = re.compile(r"per [1-9][0-9]{0,8} predictions")
@@ -49,8 +49,3 @@ class Cost(Section):
         if not _REPORT.fullmatch(report):
             raise ValueError(f"`{report}` is not a unit to tell costs in: write `per 1000 predictions`")
         return report
-
-    @property
-    def budget_rate(self) -> Rate | None:
-        """The budget as dollars in a period."""
-        return self.budget
