@@ -230,7 +230,7 @@ class _Spending:
             price = 0.0
             if kept is not None:
                 stack = load.parse(kept.text.encode(), kept.path)
-                price = stack.compute[stack.orchestration.where].price
+                price = stack.compute[stack.orchestration.where].per_hour
             self._meter = (revision, Meter(self._state / "meter", price, os.cpu_count() or 1))
         return self._meter[1]
 

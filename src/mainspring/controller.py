@@ -27,6 +27,7 @@ from mainspring.loop.snapshot import Desired, Observed, ProcessSeen, Request
 from mainspring.stack import load
 from mainspring.stack.model import Stack
 from mainspring.stack.resolve import revision
+from mainspring.stack.runnable import runnable
 from mainspring.store.sqlite import SqliteStore
 from mainspring.worlds.local.clock import ReplayClock
 from mainspring.worlds.local.folder import LocalFolder
@@ -393,11 +394,15 @@ class Controller:
 
 
 def apply(store: SqliteStore, text: str, path: Path, expected: str = "") -> Stack:
-    """Check a stack file's text, and keep it as what is wanted. Raises `StackError`, `Conflict`."""
+    """Check a stack file's text, and keep it as what is wanted.
+
+    Raises `StackError`, `Conflict`, and `InputError` for a stack that this version only plans.
+    """
     kept = store.desired()
     if expected and kept is not None and kept.revision != expected:
         message = f"the stack is at revision `{kept.revision}`, not at `{expected}` any more"
         raise Conflict("stack-moved", message, "mainspring plan")
     stack = load.read(text.encode(), str(path), path.parent).stack
+    runnable(stack)
     store.set_desired(text, revision(stack), str(path))
     return stack

@@ -48,7 +48,7 @@ def test_the_design_s_example_is_read() -> None:
     assert endpoint.batch.wait == 0.002
     assert [stage.kind for stage in endpoint.rollout] == ["mirror", "canary", "all"]
     assert stack.pipelines["delay"].first.to == date(2013, 2, 28)
-    assert stack.compute["laptop"].price == pytest.approx(0.10)
+    assert stack.compute["laptop"].per_hour == pytest.approx(0.10)
 
 
 def test_all_problems_are_told_at_once_in_file_order() -> None:

@@ -35,6 +35,8 @@ def test_every_place_is_explained(place: fields.Place) -> None:
     text = explain(place.path)
     assert text.startswith(place.path or "mainspring.yaml")
     assert all(len(line) <= 80 for line in text.splitlines())
+    if place.path == "compute.NAME":
+        return  # `compute` has keys of its own beside the names
     short = ".".join(piece for piece in place.path.split(".") if piece not in ("NAME", "N"))
     assert describe(short)["keys"].keys() == describe(place.path)["keys"].keys()
 

@@ -67,7 +67,7 @@ def _say(value: Any) -> str:
 
 def _all(stack: Stack) -> Iterator[PlanRow]:
     where = stack.orchestration.where
-    price = stack.compute[where].price
+    price = stack.compute[where].per_hour
     yield PlanRow("+", f"machine/{where}", f"${price:g}/h while it is up", price * HOURS)
     if stack.serving:
         gateway = stack.orchestration.gateway

@@ -24,6 +24,7 @@ from mainspring.stack.load import check, parse
 from mainspring.stack.model import Stack
 from mainspring.stack.notes import notes
 from mainspring.stack.resolve import revision
+from mainspring.stack.runnable import runnable
 
 LOOK = 0.3  # seconds between two looks while watching
 DETACHED = "detached; it goes on: `mainspring status`, `mainspring down`"
@@ -40,6 +41,7 @@ def up(options: Options, *, yes: bool, detach: bool, timeout: float) -> None:
     Ctrl-C only detaches: everything goes on.
     """
     stack = check(options.file).stack
+    runnable(stack)
     for note in notes(stack):
         talk(f"note: {note}")
     client = Client(options.state)

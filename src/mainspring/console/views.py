@@ -244,7 +244,7 @@ def budget(spec: Stack, spend: Mapping[str, Any]) -> Json:
         **plain(spend),
         "budget": limit.count if limit else None,
         "period": limit.per if limit else None,
-        "price_per_hour": spec.compute[spec.orchestration.where].price,
+        "price_per_hour": spec.compute[spec.orchestration.where].per_hour,
     }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from mainspring.stack.base import Section
+from mainspring.stack.base import Name, Section
 from mainspring.stack.units import Budget, dollars
 
 _ACTION = re.compile(r"^\d+(\.\d+)?% (warn|stop retraining)$")
@@ -20,6 +20,10 @@ class Cost(Section):
     """The most for the whole stack, such as `$100/month`."""
     training: str | None = None
     """The most for one run, such as `$5/run`."""
+    fixed: dict[Name, Budget] = Field(default_factory=dict)
+    """What is paid besides machines, by name, such as `{networking: $30k/month, storage: $15k/month}`."""
+    quoted: dict[Name, Budget] = Field(default_factory=dict)
+    """What somebody said it would cost, such as `{gpu: $280k/month}`: `plan` checks the arithmetic."""
     when_over: tuple[str, ...] = ("80% warn", "100% stop retraining")
     """What happens at which share of the budget: `warn` or `stop retraining`."""
     report: str = "per 1000 predictions"

@@ -13,6 +13,7 @@ import yaml
 
 from mainspring.errors import InputError
 from mainspring.stack import fields
+from mainspring.stack.fleet_units import Spread
 from mainspring.stack.problems import nearest, say
 from mainspring.stack.units import Range, Rate
 
@@ -38,6 +39,11 @@ def explain(path: str = "") -> str:
     if rows:
         lines += ["", "  Keys:"] if place.path else ["  Keys:"]
         for key, child in rows:
+            mark = " (required)" if child.default is fields.REQUIRED else ""
+            lines += [f"    {key}{mark}", *_wrap(f"{child.doc}", "        ")]
+    if rows and (entry := shown.entry()) is not None:
+        lines += ["", f"  Any other name ({entry.path}):", *_wrap(entry.doc, "    ")]
+        for key, child in entry.children():
             mark = " (required)" if child.default is fields.REQUIRED else ""
             lines += [f"    {key}{mark}", *_wrap(f"{child.doc}", "        ")]
     return "\n".join(lines).rstrip() + "\n"
@@ -114,6 +120,10 @@ def _plain(value: Any, kind: str) -> Any:
         return _rate(value, money=kind.startswith("budget"))
     if isinstance(value, Range):
         return value.low if value.low == value.high else f"{value.low}..{value.high}"
+    if isinstance(value, Spread):
+        return value.low if value.low == value.high and not value.per_region else str(value)
+    if isinstance(value, float) and kind.startswith("factor"):
+        return f"{value:g}x"
     if isinstance(value, float) and kind.startswith("duration"):
         return duration(value)
     if isinstance(value, float) and kind.startswith("share"):
@@ -187,4 +197,8 @@ def _listed(place: fields.Place, level: int = 0) -> list[str]:
         takes = "" if child.section or child.element else f" *{fields.kind_of(child)}*."
         lines.append(f"{'  ' * level}- `{key}`{required}: {doc}{takes}{default}")
         lines += _listed(child, level + 1)
+    entry = shown.entry() if shown.section is not None else None
+    if entry is not None:
+        lines.append(f"{'  ' * level}- any other name: {' '.join(entry.doc.split())}")
+        lines += _listed(entry, level + 1)
     return lines

@@ -18,8 +18,9 @@ from pydantic import BeforeValidator, StringConstraints
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from mainspring.stack import units
+from mainspring.stack import compute, fleet_units, units
 from mainspring.stack.base import Section
+from mainspring.stack.compute import ENTRIES
 from mainspring.stack.model import Stack
 
 _UNITS: dict[Callable[..., Any], str] = {
@@ -32,6 +33,16 @@ _UNITS: dict[Callable[..., Any], str] = {
     units.rate: "rate, such as `2 per month`",
     units.span: "whole number or range, such as `1..2`",
     units.moment: "day or moment, such as `2013-01-31`",
+    compute.rate: "price, such as `$4/h per gpu`",
+    fleet_units.times: "number of GPUs, such as `4 x h100`",
+    fleet_units.spread: "whole number or range, such as `3..6 per region`",
+    fleet_units.factor: "factor, such as `3x`",
+    fleet_units.tokens: "number of tokens, such as `1000 tokens`",
+    fleet_units.bandwidth: "bandwidth, such as `2TB/s`",
+    fleet_units.throughput: "dense throughput, such as `300 TFLOPS`",
+    fleet_units.watts: "power, such as `700W`",
+    fleet_units.part: "part and discount, such as `60% at 35% off`",
+    fleet_units.survival: "loss, such as `1 region`",
 }
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", type(None): ""}
 REQUIRED = object()
@@ -58,6 +69,8 @@ class Place:
         """What an entry of this mapping or list is; None when this is neither."""
         for kind in _options(self.annotation):
             origin, args = get_origin(kind), get_args(kind)
+            if _is_section(kind) and kind in ENTRIES:
+                return ENTRIES[kind]
             if origin is dict:
                 return args[1]
             if origin in (tuple, list):

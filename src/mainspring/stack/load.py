@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mainspring.errors import Problem, StackError
-from mainspring.stack import resolve
+from mainspring.stack import fields, resolve
+from mainspring.stack.compute import Compute
 from mainspring.stack.cost import Cost
 from mainspring.stack.model import Stack
 from mainspring.stack.monitoring import Monitoring
@@ -123,7 +124,8 @@ def _same_version(data: dict[str, Any], places: Places) -> None:
 def _salvage(data: dict[str, Any]) -> resolve.Parts:
     """The parts of a wrong file that are right, so that checks across sections can speak in the same breath."""
     return resolve.Parts(
-        compute=frozenset(str(name) for name in _mapping(data.get("compute"))),
+        compute=frozenset(str(name) for name in _mapping(data.get("compute"))) - fields.keys(Compute).keys(),
+        machines=_try(Compute, data.get("compute")),
         orchestration=_try(Orchestration, data.get("orchestration")),
         serving=_each(Endpoint, data.get("serving")),
         pipelines=_each(PipelineSpec, data.get("pipelines")),

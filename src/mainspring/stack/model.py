@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mainspring.stack.base import Name, Section
-from mainspring.stack.compute import Pool
+from mainspring.stack.compute import Compute
 from mainspring.stack.cost import Cost
 from mainspring.stack.monitoring import Monitoring
-from mainspring.stack.orchestration import Orchestration
+from mainspring.stack.orchestration import KUBERNETES, Orchestration
 from mainspring.stack.pipelines import PipelineSpec
 from mainspring.stack.serving import Endpoint
 
@@ -22,7 +22,7 @@ class Stack(Section):
     """The version of this file's format: 1."""
     stack: Name
     """The product's name."""
-    compute: dict[Name, Pool] = Field(min_length=1)
+    compute: Compute
     """1. What there is."""
     orchestration: Orchestration
     """2. Where it runs, and how far it may go alone."""
@@ -37,6 +37,6 @@ class Stack(Section):
 
     @model_validator(mode="after")
     def _pool_exists(self) -> Stack:
-        if self.orchestration.where not in self.compute:
+        if self.orchestration.where not in (*self.compute.pools, KUBERNETES):
             raise ValueError(f"`orchestration.where` names `{self.orchestration.where}`, which `compute` does not have")
         return self

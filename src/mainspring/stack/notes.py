@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mainspring.stack.model import Stack
+from mainspring.stack.runnable import planned_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class Note:
 
 def notes(stack: Stack) -> tuple[Note, ...]:
     """All notes on a stack, in the file's order of sections."""
+    reasons = planned_only(stack)
+    if reasons:
+        return (Note("orchestration.where", f"`plan` reads this file, `up` does not: {reasons[0]}"), *_cost(stack))
     return (*_serving(stack), *_pipelines(stack), *_monitoring(stack), *_cost(stack))
 
 

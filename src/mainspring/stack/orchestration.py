@@ -7,7 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from mainspring.stack.base import Name, Section
+from mainspring.stack.fleet_units import Loss
 from mainspring.stack.units import Per, Rate
+
+KUBERNETES = "kubernetes"
+"""The `where` that is no pool: a cluster that places things on pools by itself."""
 
 
 class Gateway(Section):
@@ -23,7 +27,9 @@ class Orchestration(Section):
     """Where it runs, and how far Mainspring may go without asking."""
 
     where: Name
-    """The pool of `compute` that everything runs on."""
+    """The pool of `compute` that everything runs on, or `kubernetes` (which this version plans, and does not run)."""
+    survive: tuple[Loss, ...] = ()
+    """What may be lost while the objective is still met: `1 region`, `1 node per region`. Default: nothing."""
     control: Literal["watch", "suggest", "act"] = "act"
     """`watch` looks and says what it would do; `suggest` waits for approval of each change; `act` does it."""
     restarts: Per = Rate(5, 600.0)

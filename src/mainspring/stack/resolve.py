@@ -16,10 +16,12 @@ from typing import Any
 
 from mainspring.errors import Problem
 from mainspring.stack import functions
+from mainspring.stack.compute import Compute
 from mainspring.stack.cost import Cost
+from mainspring.stack.fleet_checks import fleet_checks
 from mainspring.stack.model import Stack
 from mainspring.stack.monitoring import Monitoring
-from mainspring.stack.orchestration import Orchestration
+from mainspring.stack.orchestration import KUBERNETES, Orchestration
 from mainspring.stack.pipelines import DataSpec, PipelineSpec
 from mainspring.stack.problems import Places, did_you_mean, nearest, say
 from mainspring.stack.serving import Endpoint
@@ -39,7 +41,8 @@ _PLAIN_SCHEMES = ("http", "https", "s3", "file", "package")
 class Parts:
     """The parts of a file that are right by themselves; a part that is wrong is None, or left out."""
 
-    compute: frozenset[str] = frozenset()
+    compute: frozenset[str] = frozenset()  # names of pools
+    machines: Compute | None = None
     orchestration: Orchestration | None = None
     serving: dict[str, Endpoint] = field(default_factory=dict)
     pipelines: dict[str, PipelineSpec] = field(default_factory=dict)
@@ -50,8 +53,10 @@ class Parts:
     @classmethod
     def of(cls, stack: Stack) -> Parts:
         """All parts of a file that is right."""
-        pools = frozenset(stack.compute)
-        return cls(pools, stack.orchestration, stack.serving, stack.pipelines, stack.monitoring, stack.cost)
+        pools = frozenset(stack.compute.pools)
+        return cls(
+            pools, stack.compute, stack.orchestration, stack.serving, stack.pipelines, stack.monitoring, stack.cost
+        )
 
     def following(self, model: str) -> dict[str, Endpoint]:
         """The endpoints that follow a model."""
@@ -78,11 +83,12 @@ def check_functions(stack: Stack, folder: Path, file: str = "mainspring.yaml") -
 def cross_checks(parts: Parts, places: Places) -> list[Problem]:
     """What is wrong between sections."""
     checks = (_where, _replicas, _stages, _followed, _produced, _steps, _sources, _retrain, _truth, _alerts)
-    return [problem for check in checks for problem in check(parts, places)]
+    found = [problem for check in checks for problem in check(parts, places)]
+    return found + fleet_checks(parts.machines, parts.orchestration, parts.serving, places)
 
 
 def _where(parts: Parts, places: Places) -> Iterator[Problem]:
-    if parts.orchestration and parts.compute and parts.orchestration.where not in parts.compute:
+    if parts.orchestration and parts.compute and parts.orchestration.where not in (*parts.compute, KUBERNETES):
         where = parts.orchestration.where
         message = f"`compute` has no pool called {say(where)}{did_you_mean(where, parts.compute)}"
         yield places.problem(("orchestration", "where"), "unknown-pool", message)

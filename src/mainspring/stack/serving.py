@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from mainspring.stack.base import Section
-from mainspring.stack.units import Range, Seconds, Share, Span
+from mainspring.stack.base import Name, Section
+from mainspring.stack.fleet_units import Count, Factor, Gpus, Spread, Tokens
+from mainspring.stack.units import Per, Seconds, Share, Size
+
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "fp4", "mxfp4", "int4"]
+"""What a weight may be stored as."""
 
 ModelAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}@champion$")]
 
@@ -26,6 +31,12 @@ class Objective(Section):
 
     p95: Seconds | None = None
     """95 of 100 requests are answered within this time, such as `50ms`."""
+    p99: Seconds | None = None
+    """99 of 100 requests are answered within this time."""
+    ttft: Seconds | None = None
+    """The first token comes within this time for 95 of 100 requests, such as `500ms`; for language models."""
+    tpot: Seconds | None = None
+    """The mean time from one token to the next, such as `25ms`; for language models."""
     availability: Share | None = None
     """The share of requests that must be answered, such as `99.9%`."""
 
@@ -50,6 +61,8 @@ class Stage(Section):
     """`all: 100%` ends the list: the new version takes everything and becomes the champion."""
     for_: Seconds = Field(default=0.0, alias="for")
     """How long this stage is watched before the next, such as `3d`."""
+    in_: Name | None = Field(default=None, alias="in")
+    """The one region whose requests it touches. Default: all regions."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Stage:
@@ -77,6 +90,61 @@ class Abort(Section):
     """More than 5 of 100 of the new version's answers took longer than this."""
 
 
+class Quantiles(Section):
+    """How long prompts or outputs are: a number of tokens, or quantiles of them."""
+
+    p50: Tokens
+    """Half of them are at most this long."""
+    p95: Tokens | None = None
+    """95 of 100 are at most this long. Default: all are as long as `p50`."""
+    max: Tokens | None = None
+    """None is longer than this. Default: no bound."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return value if isinstance(value, (dict, Quantiles)) else {"p50": value}
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Quantiles:
+        low, high = self.p95 or self.p50, self.max or math.inf
+        if not self.p50 <= low <= high:
+            raise ValueError("`p50`, `p95` and `max` grow in this order")
+        return self
+
+
+class Traffic(Section):
+    """What users send: what `plan` sizes for."""
+
+    requests: Per | None = None
+    """Requests in all regions together, on average, such as `500k/day`. Default: the trace's."""
+    peak: Factor = 3.0
+    """The busiest minutes over the average. Default: 3x, since measured peaks of services by day are 2x to 4x."""
+    prompt: Quantiles | None = None
+    """Tokens of a prompt, such as `1000 tokens` or `{p50: 900, p95: 4k}`; for language models."""
+    output: Quantiles | None = None
+    """Tokens of an answer, such as `{p50: 90, p95: 150}`; for language models."""
+    cached: Share = 0.0
+    """The share of prompt tokens that the prefix cache answers. Default: 0%."""
+    variability: float | None = Field(default=None, gt=0, le=10_000)
+    """The squared coefficient of variation of the gaps between requests; 1 is Poisson. Default: the trace's, or 1."""
+    trace: str | None = None
+    """A trace of requests beside this file: lengths, variability and rate come from it where they are not given."""
+    regions: dict[Name, Share] = Field(default_factory=dict)
+    """The share of requests that comes from each region. Default: even."""
+    rows: float = Field(default=1.0, gt=0, le=1e6)
+    """Rows of one request; for other models than language models. Default: 1."""
+
+
+class Weights(Section):
+    """The model's weights, as files."""
+
+    size: Size | None = None
+    """All files together, such as `140GB`. Default: worked out from `shape` and `precision`."""
+    cache: Literal["none", "node"] = "none"
+    """`node` keeps a copy on each node's own disk, so that a restart need not fetch them. Default: none."""
+
+
 class Scale(Section):
     """When to change the number of replicas."""
 
@@ -93,10 +161,29 @@ class Endpoint(Section):
 
     model: ModelAlias
     """The registered model that it follows, as `NAME@champion`."""
-    runtime: Literal["onnx"] = "onnx"
-    """The model server that runs it."""
-    replicas: Span = Range(1, 1)
-    """How many processes answer: `2`, or `1..4` where `scale` chooses. Default: 1."""
+    runtime: Literal["onnx", "vllm", "sglang", "trtllm"] = "onnx"
+    """The model server that runs it. `up` runs `onnx`; the others are planned. Default: onnx."""
+    shape: str | None = None
+    """What the model is like, for `plan`: a name of `mainspring catalog models`, or a path to a config.json, GGUF or
+    ONNX file. Default: worked out from `weights.size`, and labelled as assumed."""
+    precision: Precision | None = None
+    """Of the weights. Default: `fp16`."""
+    kv: Literal["fp16", "fp8"] = "fp16"
+    """Precision of the KV cache. Default: fp16."""
+    allow: tuple[Precision, ...] = ()
+    """Other precisions that its users accept: `plan` may propose them. Default: none; they are shown as options."""
+    gpus: Gpus | None = None
+    """The GPUs of one replica: `4 x h100` (a pool's name), or `1 x 1g.10gb of a100` for a slice. Default: none."""
+    cores: float | None = Field(default=None, gt=0, le=1024)
+    """Cores of one replica, on a pool of CPU servers. Default: none."""
+    replicas: Count = Spread(1, 1)
+    """How many replicas answer: `2`, `1..4` where `scale` chooses, or `3..6 per region`. Default: 1."""
+    weights: Weights = Weights()
+    """The model's weights, as files."""
+    traffic: Traffic | None = None
+    """What users send: what `plan` sizes for."""
+    regions: tuple[Name, ...] = ()
+    """The only regions that requests and weights may be in (residency). Default: all."""
     threads: int = Field(default=1, ge=1, le=256)
     """Compute threads of one replica. Default: 1."""
     scale: Scale | None = None
