@@ -9,7 +9,7 @@ UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kills lint clean setup lock docs
+.PHONY: help demo test test-kills lint clean setup lock docs bench-forecast coefficients
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
@@ -17,6 +17,8 @@ help:  ## say what there is
 	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
+	@echo "make bench-forecast FIT=FILE  errors of the forecasts against measurements"
+	@echo "make coefficients FIT=FILE    fit the built-in coefficients anew"
 	@echo "make docs        write the reference in docs/stack-file.md anew"
 	@echo "make lock        resolve the dependencies anew into requirements/lock.txt"
 	@echo "make clean       remove the environment and everything that was built"
@@ -49,6 +51,15 @@ lint: $(STAMP)  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-forecast: $(STAMP)  ## errors of the forecasts: FIT=measurements.csv [TEST=others.csv] [PUBLISHED=results.csv]
+	@test -n "$(FIT)" || { echo "error: there are no measurements"; echo; \
+	  echo "hint: make bench-forecast FIT=serving_measurements.csv [TEST=others.csv] [PUBLISHED=results.csv]"; exit 2; }
+	@$(BIN)/python benchmarks/forecast/accuracy.py --fit $(FIT) $(if $(TEST),--test $(TEST)) $(if $(PUBLISHED),--published $(PUBLISHED)) $(ARGS)
+
+coefficients: $(STAMP)  ## fit the built-in coefficients anew: FIT=measurements.csv
+	@test -n "$(FIT)" || { echo "error: there are no measurements"; echo; echo "hint: make coefficients FIT=measurements.csv"; exit 2; }
+	@$(BIN)/python -m mainspring.forecast.calibrate $(FIT) src/mainspring/forecast/data/coefficients.json
 
 bench-%: $(STAMP)  ## one benchmark
 	@test -f benchmarks/$*.py || { echo "error: there is no benchmark \`$*\`"; echo; \

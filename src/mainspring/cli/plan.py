@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,10 +16,12 @@ import click
 from mainspring.cli.client import Client, NotUp
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import length
-from mainspring.stack.load import check, parse
+from mainspring.errors import InputError
+from mainspring.stack.load import NAME, check, parse
 from mainspring.stack.model import Stack
 from mainspring.stack.notes import notes
 from mainspring.stack.resolve import revision
+from mainspring.stack.runnable import planned_only, wants_fleet
 
 HOURS = 2629746.0 / 3600.0  # of a month
 
@@ -138,11 +141,45 @@ def show_foretold(told: dict[str, Any]) -> None:
 
 
 @click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--endpoint", metavar="NAME", help="Show one endpoint in full, where there are many.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Where the page with plots goes.")
 @pass_options
-def plan(options: Options) -> None:
-    """Show what would change and what it costs: of the file against what is up, or of all of it when nothing is up."""
+def plan(options: Options, path: Path | None, endpoint: str | None, report: Path | None) -> None:
+    """Show what would change, what it will do and what it costs, before it is paid for.
+
+    PATH is a stack file or its folder. Of a file that says what its traffic is: whether the fleet meets its objective,
+    what binds, and what would be enough; the exit status is 3 when it does not. Of a file that runs on this machine:
+    what differs from what is up, or all of it when nothing is up.
+    """
+    if path is not None:
+        options.file = path / NAME if path.is_dir() else path
+    document = check(options.file)
+    fleets = None
+    if wants_fleet(document.stack):
+        from mainspring.cli.fleet import judged, plan_fleet
+
+        fleets = plan_fleet(options, document, endpoint, report)
+    if planned_only(document.stack):
+        if fleets is None:
+            raise InputError("nothing-to-plan", planned_only(document.stack)[0], "mainspring explain serving.traffic")
+        emit_fleet(fleets, options.output)
+    else:
+        _here(options, document.stack, None if fleets is None else fleets.told())
+    if fleets is not None:
+        judged(fleets)
+
+
+def emit_fleet(fleets: Any, fmt: str) -> None:
+    """The whole answer as data; the table was shown already."""
+    if fmt != "table":
+        emit(fleets.told(), fmt)
+
+
+def _here(options: Options, stack: Stack, fleet: dict[str, object] | None) -> None:
+    """What would change on this machine; `fleet` goes with it as data."""
+    more = {} if fleet is None else {"fleet": fleet}
     client = Client(options.state)
-    stack = check(options.file).stack
     try:
         applied = client.get("/v1/stack")
         coming = client.get("/v1/plan")
@@ -153,7 +190,7 @@ def plan(options: Options) -> None:
             talk(f"note: {note}")
         rows, told = plan_rows(stack), foretold(stack)
         if options.output != "table":
-            emit({"changes": [asdict(row) for row in rows], "forecast": told}, options.output)
+            emit({"changes": [asdict(row) for row in rows], "forecast": told, **more}, options.output)
             return
         show(rows, stack)
         show_foretold(told)
@@ -162,7 +199,7 @@ def plan(options: Options) -> None:
     before = parse(applied["text"].encode(), applied["path"])
     rows = [] if applied["revision"] == revision(stack) else plan_rows(stack, before)
     if options.output != "table":
-        emit({"changes": [asdict(row) for row in rows], "next": coming, "forecast": told}, options.output)
+        emit({"changes": [asdict(row) for row in rows], "next": coming, "forecast": told, **more}, options.output)
         return
     if rows:
         talk(f"`{options.file}` differs from what is applied; `mainspring up` applies it:")

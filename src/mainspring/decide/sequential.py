@@ -30,6 +30,23 @@ def evidence_above(bad: int, total: int, bound: float) -> float:
     return float(math.exp(min(700.0, top + math.log(float(np.mean(np.exp(log_ratio - top)))))))
 
 
+def evidence_below(bad: int, total: int, bound: float) -> float:
+    """The e-value against "the share of bad requests is `bound` or more", after `bad` of `total`: promotion takes this.
+
+    A mixture of Bernoulli likelihood ratios over shares below the bound, by Jeffreys' prior Beta(1/2, 1/2) cut off
+    there (on a grid of the square root of the share, which is a mixture in its own right). 20 is reached with
+    probability at most 5 % while the share is at the bound or above: without any error after 3,787 requests for 0.1 %,
+    where one look, fixed beforehand, takes 2,995.
+    Raises `ValueError` unless 0 < bound < 1 and 0 <= bad <= total.
+    """
+    if not 0 < bound < 1 or not 0 <= bad <= total:
+        raise ValueError(f"`{bad}` of `{total}` against `{bound}` is not a count against a share")
+    odds = bound * ((np.arange(4 * GRID) + 0.5) / (4 * GRID)) ** 2
+    log_ratio = bad * np.log(odds / bound) + (total - bad) * (np.log1p(-odds) - math.log1p(-bound))
+    top = float(log_ratio.max())
+    return float(math.exp(min(700.0, top + math.log(float(np.mean(np.exp(log_ratio - top)))))))
+
+
 def student_quantile(share: float, df: int) -> float:
     """Upper quantile of Student's t by Hill's expansion (Communications of the ACM 13, 1970, algorithm 396).
 

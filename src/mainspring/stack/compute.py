@@ -126,6 +126,8 @@ class GpuType(Section):
     """To another GPU of the node, one way. Default: PCIe 4 x16, 32GB/s."""
     power: Watts | None = None
     """The most that it draws, such as `700W`."""
+    mig: str = ""
+    """The type of the catalogue that it splits like. Default: it can't be split."""
 
 
 class Compute(Section):

@@ -7,7 +7,7 @@ import re
 from pydantic import Field, field_validator
 
 from mainspring.stack.base import Name, Section
-from mainspring.stack.units import Budget, dollars
+from mainspring.stack.units import Budget, Share, dollars
 
 _ACTION = re.compile(r"^\d+(\.\d+)?% (warn|stop retraining)$")
 _REPORT = re.compile(r"per [1-9][0-9]{0,8} predictions")
@@ -22,6 +22,8 @@ class Cost(Section):
     """The most for one run, such as `$5/run`."""
     fixed: dict[Name, Budget] = Field(default_factory=dict)
     """What is paid besides machines, by name, such as `{networking: $30k/month, storage: $15k/month}`."""
+    spot: Share = 0.0
+    """The share of each fleet that may be on spot machines, which can be taken away. Default: 0%."""
     quoted: dict[Name, Budget] = Field(default_factory=dict)
     """What somebody said it would cost, such as `{gpu: $280k/month}`: `plan` checks the arithmetic."""
     when_over: tuple[str, ...] = ("80% warn", "100% stop retraining")

@@ -29,3 +29,8 @@ def runnable(stack: Stack) -> None:
     reasons = planned_only(stack)
     if reasons:
         raise InputError("planned-only", reasons[0], "mainspring plan")
+
+
+def wants_fleet(stack: Stack) -> bool:
+    """Whether a stack says what its traffic is, so that there is something to size."""
+    return any(endpoint.traffic is not None for endpoint in stack.serving.values())

@@ -11,8 +11,8 @@ from datetime import date
 from html import escape
 from typing import Any
 
-from mainspring.cli.demo import svg
-from mainspring.cli.demo.style import CSS
+from mainspring.cli import svg
+from mainspring.cli.style import CSS
 
 Report = Mapping[str, Any]
 _OUTCOMES = {"promoted": "good", "refused": "bad", "given up": "bad", "under way": "quiet"}

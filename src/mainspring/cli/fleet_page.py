@@ -1,0 +1,200 @@
+"""The answer of sizing as one HTML file that works offline: tiles, charts, tables.
+
+What this is: rendering, pure. Who calls it: `fleet.py`. What it must never do: show a figure that the answer does not
+have, or put text into the page without escaping it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from mainspring.cli import svg
+from mainspring.cli.fleet_table import asks, money, rests, shown, span, why
+from mainspring.cli.style import CSS
+from mainspring.sizing import words
+from mainspring.sizing.answer import Answer
+from mainspring.sizing.fleet import Fleets, Load
+
+
+def page(stack: str, fleets: Fleets) -> str:
+    """The whole page."""
+    parts = [_head(stack, fleets)]
+    if fleets.levers is not None:
+        parts.append(_section("What each lever saves", _levers(fleets)))
+    for answer in fleets.answers:
+        name = answer.question.demand.endpoint
+        body = _endpoint(answer, fleets.loads.get(name, ()))
+        if len(fleets.answers) > 1:
+            verdict = "meets its objective" if answer.met else "does not meet its objective"
+            body = f"<details><summary>{escape(name)}: {verdict}</summary>{body}</details>"
+        parts.append(f"<section><h2>{escape(name)}</h2>{body}</section>")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>Mainspring plan: {escape(stack)}</title><style>{CSS}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+    cells = "".join(
+        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}</dd><p>{escape(note)}</p></div>'
+        for name, value, note in tiles
+    )
+    return f"<dl class='tiles'>{cells}</dl>"
+
+
+def _head(stack: str, fleets: Fleets) -> str:
+    met = sum(answer.met for answer in fleets.answers)
+    tiles = [("Endpoints", f"{len(fleets.answers)}", f"{met} meet their objective as written")]
+    if fleets.written is not None:
+        tiles.append(("As written", f"{words.dollars(fleets.written)}", "a month, fixed costs included"))
+    if fleets.enough is not None:
+        tiles.append(("Enough", f"{words.dollars(fleets.enough)}", "a month, fixed costs included"))
+    return (
+        f"<header><h1>{escape(stack)}: what the fleet will do and cost</h1><p>Forecasts, with the interval that each "
+        f"admits and what it rests on. Nothing here was run.</p></header>{_tiles(tiles)}"
+    )
+
+
+def _endpoint(answer: Answer, loads: Sequence[Load]) -> str:
+    parts = [_tiles(_numbers(answer))]
+    charts = [_costs(answer), _latency(answer, loads), _changes(answer)]
+    parts.append(f'<div class="charts">{"".join(chart for chart in charts if chart)}</div>')
+    if answer.written is not None:
+        judged = answer.written.judged
+        rows = [[("✓ " if check.met else "✗ ") + check.name, check.says] for check in judged.checks]
+        parts.append(_table("The fleet as written", ["need", "finding"], rows))
+    parts.append(_fleets(answer))
+    for audit in answer.audits:
+        rows = [[finding.code, finding.says] for finding in audit.findings]
+        parts.append(_table(f"Quoted: {words.dollars(audit.quoted)} a month", ["what", "finding"], rows))
+    if answer.soak is not None:
+        says = [[line] for line in answer.soak.says()]
+        parts.append(_table("What the canary can say", ["finding"], says))
+    parts.append(_table("What this rests on", ["basis"], [[line] for line in rests(answer)]))
+    return "".join(parts)
+
+
+def _numbers(answer: Answer) -> list[tuple[str, str, str]]:
+    tiles = []
+    if answer.written is not None:
+        judged, paid = answer.written.judged, answer.written.paid
+        verdict = "meets its objective" if judged.meets else "misses its objective"
+        tiles.append(("As written", verdict, judged.binds.says))
+        tiles.append(("A month, as written", words.dollars(paid.bill.total), money(paid.bill)))
+        used = f"{words.count(judged.devices, judged.written.way.unit)} bought"
+        tiles.append(("In use", f"{judged.in_use:g}", used))
+        if answer.written.peak is not None:
+            seen = answer.written.peak
+            tiles.append(("p95 at the peak", words.seconds(seen.p95.value), f"{span(seen.p95)}, {seen.basis}"))
+    if answer.best is not None:
+        fleet = answer.best.fleet
+        devices = words.count(fleet.devices, fleet.way.unit)
+        tiles.append(("Cheapest that will do", words.dollars(fleet.dollars), f"{devices}: {fleet.way}"))
+    elif answer.impossible is not None:
+        tiles.append(("Nothing will do", "", answer.impossible.why))
+    return tiles
+
+
+def _costs(answer: Answer) -> str:
+    labels, values = [], []
+    if answer.written is not None:
+        labels.append("written")
+        values.append(answer.written.paid.bill.devices)
+    for audit in answer.audits:
+        labels.append("quoted")
+        values.append(audit.quoted)
+    for number, one in enumerate(shown(answer)[:5], start=1):
+        labels.append(f"no. {number}")
+        values.append(one.fleet.dollars)
+    if not values:
+        return ""
+    return _chart("Dollars a month, devices alone", svg.bars("Dollars a month", labels, values))
+
+
+def _latency(answer: Answer, loads: Sequence[Load]) -> str:
+    if not loads:
+        return ""
+    labels = [f"{load.rate:.3g}" for load in loads]
+    lines = [
+        svg.Line("p95", [load.response.p95.value for load in loads], "a"),
+        svg.Line("its upper end", [load.response.p95.high for load in loads], "c", points=False),
+        svg.Line("p50", [load.response.p50.value for load in loads], "b"),
+    ]
+    title = "Seconds of a whole request, by requests/s at one replica"
+    drawn = svg.lines(title, labels, lines, every=max(1, len(labels) // 6))
+    keys = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
+    limit = answer.question.promise.p95
+    promised = f" (promised: {words.seconds(limit)})" if limit else ""
+    return _chart(title + promised, drawn, keys)
+
+
+def _changes(answer: Answer) -> str:
+    """A chart for each factor: the cheapest fleet at each of its settings."""
+    charts = []
+    for factor in dict.fromkeys(row.factor for row in answer.rows):
+        rows = [row for row in answer.rows if row.factor == factor]
+        known = [row for row in rows if row.dollars is not None]
+        labels = [row.setting.split(" ")[0] if row.times is None else f"x{row.times:g}" for row in known]
+        title = f"If {factor} changes: the cheapest, dollars a month"
+        missing = [row.setting for row in rows if row.dollars is None]
+        title += f" (nothing will do at {', '.join(missing)})" if missing else ""
+        if known:
+            charts.append(_chart(title, svg.bars(title, labels, [row.dollars or 0.0 for row in known])))
+    return "".join(charts)
+
+
+def _chart(title: str, drawn: str, keys: str = "") -> str:
+    legend = f'<p class="keys">{keys}</p>' if keys else ""
+    return f"<figure><figcaption>{escape(title)}</figcaption>{legend}{drawn}</figure>"
+
+
+def _fleets(answer: Answer) -> str:
+    rows = []
+    for sized in shown(answer):
+        fleet, seen = sized.fleet, sized.peak
+        p95 = span(seen.p95) if seen else ""
+        cost = words.dollars(fleet.dollars)
+        count = f"{fleet.replicas} = {words.count(fleet.devices, fleet.way.unit)}"
+        rows.append([str(fleet.way), count, cost, p95, asks(sized), why(answer, sized)])
+    head = ["fleet", "replicas", "$ a month", "p95 at the peak", "asks", "why"]
+    table = _table("What is enough", head, rows) if rows else ""
+    lost = [[str(one.way), one.why] for one in answer.ranking.refused]
+    if not lost:
+        return table
+    rest = _table(f"{len(lost)} ways that will not do", ["way", "why"], lost)
+    return f"{table}<details><summary>{len(lost)} ways that will not do</summary>{rest}</details><br>"
+
+
+def _levers(fleets: Fleets) -> str:
+    assert fleets.levers is not None
+    rows = [
+        [row.lever, words.dollars(row.alone), words.dollars(row.on_top), words.dollars(row.total)]
+        for row in fleets.levers.rows
+    ]
+    head = ["lever", "saves alone, $ a month", "saves on top of those before", "bill after it"]
+    table = _table(f"Of {words.dollars(fleets.levers.base)} a month", head, rows)
+    labels = ["written", *(row.lever[:9] for row in fleets.levers.rows)]
+    values = [fleets.levers.base, *(row.total for row in fleets.levers.rows)]
+    return _chart("The bill after each lever", svg.bars("The bill after each lever", labels, values)) + table
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    names = "".join(f'<th class="words">{escape(name)}</th>' for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="words" data-name="{escape(name)}">{escape(cell)}</td>'
+            for name, cell in zip(head, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><caption>{escape(title)}</caption><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><br>"

@@ -1,0 +1,273 @@
+"""The answer of sizing as text of 80 columns: what will happen, what binds, what would be enough, what was quoted.
+
+What this is: rendering, pure. Who calls it: `fleet.py`. What it must never do: work anything out: every figure is the
+answer's.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from mainspring.cli.output import WIDTH, Column, table
+from mainspring.facts.shapes import GraphShape
+from mainspring.forecast.setup import Interval, Response
+from mainspring.sizing import words
+from mainspring.sizing.answer import Answer, AsWritten, Sized
+from mainspring.sizing.bill import Bill
+from mainspring.sizing.fleet import Fleets
+from mainspring.sizing.given import is_market
+from mainspring.sizing.levers import Levers
+from mainspring.sizing.question import Question, Way
+
+ROWS = 5
+"""Fleets that are shown beside the cheapest."""
+
+
+def text(answer: Answer) -> str:
+    """The whole answer for one endpoint."""
+    parts = [_head(answer.question)]
+    if answer.written is not None:
+        parts.append(_written(answer.written))
+    parts.append(_enough(answer))
+    parts += [part for part in (_quoted(answer), _sensitive(answer), _soak(answer), _rests(answer)) if part]
+    return "\n\n".join(parts)
+
+
+def _wrapped(line: str, hang: str = "  ") -> str:
+    return textwrap.fill(line, WIDTH, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(_wrapped(f"- {line}") for line in lines)
+
+
+def _head(question: Question) -> str:
+    demand, promise, survive = question.demand, question.promise, question.survive
+    mean = demand.lengths.mean() if demand.lengths else None
+    size = f", {mean[0]:,.0f} tokens in and {mean[1]:,.0f} out on average" if mean else ""
+    kind = "graph" if isinstance(question.model, GraphShape) else "model"
+    limits = [f"{name} {words.seconds(limit)}" for name, limit in promise.timed.items()]
+    if promise.availability:
+        limits.append(words.share(promise.availability))
+    losses = [words.count(survive.regions, "region")] if survive.regions else []
+    losses += [f"{words.count(survive.nodes_per_region, 'node')} per region"] if survive.nodes_per_region else []
+    lines = [
+        f"{demand.endpoint}: {kind} {question.model.name}",
+        f"traffic: {words.rate(demand.rate)} on average, {words.rate(demand.at_peak)} at the peak{size}",
+        f"promise: {', '.join(limits) or 'none'}; survives the loss of {' or '.join(losses) or 'nothing'}",
+    ]
+    return "\n".join(_wrapped(line) for line in lines)
+
+
+def span(value: Interval, scale: float = 1.0) -> str:
+    """`2.31 s (2.0 to 2.7)`."""
+    low, high = words.seconds(value.low * scale), words.seconds(value.high * scale)
+    return f"{words.seconds(value.value * scale)} ({low} to {high})"
+
+
+def response(seen: Response) -> list[str]:
+    """What users see, in lines."""
+    lines = [f"p50 {span(seen.p50)}, p95 {span(seen.p95)}, p99 {span(seen.p99)}"]
+    if seen.tpot.value > 0:
+        lines.append(f"first token p95 {span(seen.ttft)}, each one after {span(seen.tpot)}")
+    lines.append(f"{words.share(seen.utilisation)} of a replica's most, {seen.running:.1f} in its batch ({seen.basis})")
+    return lines
+
+
+def _written(written: AsWritten) -> str:
+    judged = written.judged
+    way = judged.written.way
+    verdict = "meets its objective" if judged.meets else "does NOT meet its objective"
+    paid = words.count(judged.devices, way.unit)
+    head = f"AS WRITTEN: {verdict}"
+    lines = [
+        f"{words.count(judged.replicas, 'replica')} of {way}: {judged.in_use:g} of {paid} in use",
+    ]
+    if written.peak is not None:
+        lines += [f"at the peak: {line}" if number == 0 else line for number, line in enumerate(response(written.peak))]
+    lines += [f"{'ok ' if check.met else 'NO '} {check.says}" for check in judged.checks]
+    lines.append(f"what binds: {judged.binds.says}")
+    lines.append(money(written.paid.bill))
+    per = written.paid.unit
+    each = f"{words.dollars(per.per_thousand_requests)} per 1,000 requests" if per.per_thousand_requests else ""
+    if per.per_million_tokens and per.per_million_output:
+        each += f", {words.dollars(per.per_million_tokens)} per million tokens"
+        each += f" ({words.dollars(per.per_million_output)} per million of output)"
+    return "\n".join([head, _list([line for line in (*lines, each) if line])])
+
+
+def money(bill: Bill) -> str:
+    """The bill's parts and their sum, in one line."""
+    sums: dict[str, float] = {}
+    for line in bill.lines:
+        name = line.what if line.kind == "fixed" else f"{line.what.split(' in ')[0]} {line.kind.replace('_', ' ')}"
+        sums[name] = sums.get(name, 0.0) + line.dollars
+    parts = " + ".join(f"{name} {words.dollars(value)}" for name, value in sums.items())
+    return f"a month: {parts} = {words.dollars(bill.total)}"
+
+
+def shown(answer: Answer) -> list[Sized]:
+    """The cheapest of each kind, then the next best ones, each once."""
+    found: dict[str, Sized] = {}
+    for one in (*answer.options, *([answer.best] if answer.best else []), *answer.next_best):
+        found.setdefault(str(one.fleet.way) + one.fleet.way.pool, one)
+    return sorted(found.values(), key=lambda one: one.fleet.dollars)[: ROWS + len(answer.options)]
+
+
+def asks(sized: Sized) -> str:
+    """What a fleet asks of the user beside its price, in a word or two."""
+    wanted = ["GPUs"] if is_market(sized.fleet.way.pool) else []
+    wanted += [each.rsplit(" ", 1)[-1].upper() for each in sized.fleet.way.accept]
+    return ", ".join(wanted) or "-"
+
+
+def why(answer: Answer, sized: Sized) -> str:
+    """Why a fleet is not the one to take, or what it would save."""
+    best, mine = answer.best, sized.fleet
+    carries = f"a replica carries {words.rate(mine.capacity.rate)}, held by {mine.capacity.binds}"
+    if best is None or mine == best.fleet:
+        return f"the cheapest as asked: {carries}" if best else carries
+    less = best.fleet.dollars - mine.dollars
+    if less > 0:
+        return f"{words.dollars(less)} a month less, if you take what it asks: {carries}"
+    return sized.why
+
+
+def _enough(answer: Answer) -> str:
+    found = shown(answer)
+    if not found:
+        return _impossible(answer)
+    rows = [_row(number, one) for number, one in enumerate(found, start=1)]
+    head = f"WHAT IS ENOUGH (devices alone; {len(answer.ranking.fleets)} ways to run it as asked are, "
+    head += f"{len(answer.ranking.refused)} are not)"
+    columns: list[Column] = [
+        "no", "fleet", ("replicas", "count"), "devices", ("$/month", "dollars"), ("p95", "p95"), "asks",
+    ]  # fmt: skip
+    notes = [f"{number}: {why(answer, one)}" for number, one in enumerate(found, start=1)]
+    if any(asks(one) != "-" for one in found):
+        notes.append(
+            "ASKS: `GPUs` that are not in `compute`, at the price list's price; a precision whose quality you would "
+            "have to accept (`allow: [fp8]`)"
+        )
+    return "\n".join([_wrapped(head), table(rows, columns), _list(notes)])
+
+
+def _row(number: int, sized: Sized) -> dict[str, object]:
+    fleet, seen = sized.fleet, sized.peak
+    return {
+        "no": number,
+        "fleet": str(fleet.way).replace("-SXM", "").replace("1 x cpu", "cpu"),
+        "count": fleet.replicas,
+        "devices": words.count(fleet.devices, fleet.way.unit),
+        "dollars": words.dollars(fleet.dollars),
+        "p95": words.seconds(seen.p95.value) if seen else "<unknown>",
+        "asks": asks(sized),
+    }
+
+
+def _impossible(answer: Answer) -> str:
+    why = answer.impossible
+    if why is None:
+        return "NOTHING WILL DO"
+    lines = [f"{says} ({words.count(count, 'way')})" for _, count, says in why.by_cause]
+    near = [f"{one.way}: {one.nearest.says}" for one in why.offers]
+    near = [f"the nearest: {line}" for line in near]
+    return "\n".join([f"NOTHING WILL DO: {why.why}", _list([*lines, *near])])
+
+
+def _quoted(answer: Answer) -> str:
+    if not answer.audits:
+        return ""
+    parts = []
+    for audit in answer.audits:
+        verdict = "which is what it comes to" if audit.holds else "which is NOT what it comes to"
+        parts.append(f"QUOTED for {audit.what}: {words.dollars(audit.quoted)} a month, {verdict}")
+        parts.append(_list([finding.says for finding in audit.findings]))
+    return "\n".join(parts)
+
+
+def _sensitive(answer: Answer) -> str:
+    if not answer.rows:
+        return ""
+    rows = [
+        {
+            "change": f"{row.factor} {row.setting}",
+            "dollars": words.dollars(row.dollars) if row.dollars is not None else "nothing will do",
+            "fleet": f"{row.fleet.replicas} x ({row.fleet.way})" if row.fleet else row.why,
+        }
+        for row in answer.rows
+    ]
+    shown = table(rows, [("if", "change"), ("$/month", "dollars"), ("cheapest that will do", "fleet")])
+    return f"IF THINGS CHANGE (devices of the cheapest)\n{shown}"
+
+
+def _soak(answer: Answer) -> str:
+    return f"WHAT THE CANARY CAN SAY\n{_list(answer.soak.says())}" if answer.soak is not None else ""
+
+
+def rests(answer: Answer) -> list[str]:
+    """What the answer rests on, in lines."""
+    return [f"{one.what}: {one.basis} ({one.source})" for one in answer.rests] + list(answer.assumed)
+
+
+def _rests(answer: Answer) -> str:
+    lines = rests(answer)
+    return f"WHAT THIS RESTS ON\n{_list(lines)}" if lines else ""
+
+
+def summary(fleets: Fleets) -> str:
+    """Many endpoints: a line each, the levers, and the sums."""
+    rows = []
+    for answer in fleets.answers:
+        written, best = answer.written, answer.best
+        rows.append(
+            {
+                "endpoint": answer.question.demand.endpoint,
+                "written": short(written.judged.replicas, written.judged.written.way) if written else "<none>",
+                "now": words.dollars(written.paid.bill.devices) if written else "<none>",
+                "met": "yes" if answer.met else "NO",
+                "enough": short(best.fleet.replicas, best.fleet.way) if best else "nothing will do",
+                "dollars": words.dollars(best.fleet.dollars) if best else "<none>",
+            }
+        )
+    columns: list[Column] = [
+        "endpoint",
+        ("as written", "written"),
+        ("$/month", "now"),
+        "met",
+        "enough",
+        ("$/month", "dollars"),
+    ]
+    parts = [table(rows, columns)]
+    if fleets.levers is not None:
+        parts.append(levers(fleets.levers))
+    if fleets.written is not None and fleets.enough is not None:
+        sums = (
+            f"in all {words.dollars(fleets.written)} a month as written, {words.dollars(fleets.enough)} would be enough"
+        )
+        parts.append(_wrapped(sums))
+    parts.append("each in full: mainspring plan --endpoint NAME")
+    return "\n\n".join(parts)
+
+
+def short(replicas: int, way: Way) -> str:
+    """`5 x 4 H100 FP16`, for tables of many."""
+    device = way.device.removesuffix("-SXM")
+    what = f"{way.slice} {device}" if way.slice else f"{way.gpus} {device}" if way.gpus > 1 else device
+    return f"{replicas} x {what} {way.precision.upper()}"
+
+
+def levers(found: Levers) -> str:
+    """What each lever saves, alone and on top of those before it."""
+    rows = [
+        {
+            "lever": row.lever,
+            "alone": words.dollars(row.alone),
+            "on_top": words.dollars(row.on_top),
+            "total": words.dollars(row.total),
+        }
+        for row in found.rows
+    ]
+    columns: list[Column] = ["lever", ("saves alone", "alone"), ("saves on top", "on_top"), ("bill after it", "total")]
+    return f"OF {words.dollars(found.base)} A MONTH AS WRITTEN\n{table(rows, columns)}"

@@ -1,0 +1,1 @@
+"""What a replica will do: step times, latency under load, time to load. Pure functions of shapes and coefficients."""

@@ -1,0 +1,1 @@
+"""The search for the cheapest fleet that meets its objective. Pure."""

@@ -1,0 +1,184 @@
+"""All endpoints of a stack, answered: each by itself, and together where there are several.
+
+What this is: the stack's own costs and canaries put beside the answers of sizing; pure. Who calls it: `cli/fleet.py`.
+What it must never do: print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mainspring.decide.soak import Canary, Soak, soak
+from mainspring.forecast.coefficients import Coefficients
+from mainspring.forecast.promise import Promise
+from mainspring.forecast.setup import Response
+from mainspring.sizing.answer import Answer, Asks, Forecasts, answer
+from mainspring.sizing.ask import Asked
+from mainspring.sizing.forecasts import forecasts
+from mainspring.sizing.given import is_market
+from mainspring.sizing.levers import Levers, levers
+from mainspring.sizing.plain import plain
+from mainspring.sizing.question import Capacity, Demand, Question, Way
+from mainspring.stack.model import Stack
+from mainspring.stack.serving import Endpoint, Stage
+from mainspring.stack.units import Rate
+
+MONTH = 2629746.0
+"""Seconds of a month in the units of the stack file."""
+POINTS = 12
+"""Loads at which a replica is shown, from none to its most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What users of one replica see at one load."""
+
+    rate: float  # requests/s
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Fleets:
+    """The answer for a whole stack."""
+
+    answers: tuple[Answer, ...]
+    fixed: Mapping[str, float]  # dollars a month, beside devices
+    levers: Levers | None = None  # with several endpoints
+    loads: Mapping[str, tuple[Load, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def written(self) -> float | None:
+        """Dollars a month of the fleets as written, fixed costs included; None where the file leaves one open."""
+        parts = [one.written.paid.bill.devices for one in self.answers if one.written]
+        return sum(parts) + sum(self.fixed.values()) if len(parts) == len(self.answers) else None
+
+    @property
+    def enough(self) -> float | None:
+        """Dollars a month of the cheapest fleets, fixed costs included; None where nothing will do for one."""
+        parts = [one.best.fleet.dollars for one in self.answers if one.best]
+        return sum(parts) + sum(self.fixed.values()) if len(parts) == len(self.answers) else None
+
+    def told(self) -> dict[str, object]:
+        """Plain data: what `-o json` prints."""
+        return {
+            "endpoints": [one.told() for one in self.answers],
+            "fixed": plain(self.fixed),
+            "written": plain(self.written),
+            "enough": plain(self.enough),
+            "levers": _levers_told(self.levers),
+            "loads": {
+                name: [
+                    {"rate": plain(one.rate), "p50": plain(one.response.p50), "p95": plain(one.response.p95)}
+                    for one in several
+                ]
+                for name, several in self.loads.items()
+            },
+            "notes": list(self.notes),
+        }
+
+
+def _levers_told(found: Levers | None) -> object:
+    if found is None:
+        return None
+    return {
+        "base": plain(found.base),
+        "saved": plain(found.saved),
+        "rows": plain(found.rows),
+        "final": [
+            {
+                "endpoint": one.endpoint,
+                "dollars": plain(one.dollars),
+                "fleet": f"{one.fleet.replicas} x {one.fleet.way}" if one.fleet else "as written",
+                "bought": one.fleet.way.mix.name if one.fleet else None,
+            }
+            for one in found.final
+        ],
+    }
+
+
+def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients) -> Fleets:
+    """Answer every question of a stack."""
+    fixed = {name: monthly(rate) for name, rate in stack.cost.fixed.items()}
+    alone = len(asked.questions) == 1
+    quoted = stack.cost.quoted.get("gpu")
+    answers, loads, known = [], {}, []
+    for question in asked.questions:
+        name = question.demand.endpoint
+        ways = forecasts(question, coefficients)
+        asks = Asks(
+            fixed=fixed if alone else {},
+            quoted=monthly(quoted) if quoted is not None and alone else None,
+            sensitive=alone,
+            elsewhere=is_market,
+        )
+        made = answer(question, ways, asks)
+        answers.append(_with_soak(made, stack.serving[name], question))
+        loads[name] = _loads(made, ways)
+        known.append((question, ways))
+    found = None if alone else _saved(known, stack.cost.spot)
+    return Fleets(tuple(answers), fixed, found, loads, asked.notes)
+
+
+def monthly(rate: Rate) -> float:
+    """Dollars of a budget in a month."""
+    return rate.count / rate.per * MONTH
+
+
+def _saved(known: list[tuple[Question, Forecasts]], spot: float) -> Levers | None:
+    """What the levers save, where every endpoint is written down."""
+    if any(question.written is None for question, _ in known):
+        return None
+    by_name = {question.demand.endpoint: ways for question, ways in known}
+
+    def capacity(way: Way, demand: Demand, promise: Promise) -> Capacity:
+        return by_name[demand.endpoint].capacity(way, demand, promise)
+
+    available = {name: ways.availability for name, ways in by_name.items() if ways.availability is not None}
+    return levers([_as_accepted(question) for question, _ in known], capacity, available, spot=spot)
+
+
+def _as_accepted(question: Question) -> Question:
+    """Only what the user accepts: a lever is pulled or not, and may not lower the quality unasked."""
+    return replace(question, precisions=question.accepted)
+
+
+def _loads(made: Answer, ways: Forecasts) -> tuple[Load, ...]:
+    """The written fleet's replica (else the cheapest's) from an almost idle one to its most."""
+    if ways.response is None:
+        return ()
+    if made.written is not None:
+        way, most = made.written.judged.written.way, made.written.judged.capacity.rate
+        most = max(most, made.question.demand.at_peak / max(made.written.judged.replicas, 1))
+    elif made.best is not None:
+        way, most = made.best.fleet.way, made.best.fleet.capacity.rate
+    else:
+        return ()
+    found = []
+    for point in range(1, POINTS + 1):
+        rate = 1.2 * most * point / POINTS
+        seen = ways.response(way, made.question.demand, rate)
+        if seen is not None and seen.stable:
+            found.append(Load(rate, seen))
+    return tuple(found)
+
+
+def _with_soak(made: Answer, endpoint: Endpoint, question: Question) -> Answer:
+    """The answer, with what the first canary of the rollout can find out."""
+    canary = next((stage for stage in endpoint.rollout if stage.canary is not None), None)
+    if canary is None or endpoint.objective.availability is None or not canary.for_:
+        return made
+    seen = made.written.mean if made.written else made.best.peak if made.best else None
+    return replace(made, soak=_soaked(canary, endpoint, question, seen))
+
+
+def _soaked(stage: Stage, endpoint: Endpoint, question: Question, seen: Response | None) -> Soak:
+    part = question.shares().get(stage.in_, 1.0) if stage.in_ is not None else 1.0
+    canary = Canary(question.demand.rate, stage.canary or 0.0, stage.for_, part)
+    promised = 1.0 - (endpoint.objective.availability or 0.0)
+    p50, p95 = (seen.p50.value, seen.p95.value) if seen is not None else (0.0, 0.0)
+    return soak(canary, promised, abort=endpoint.abort.errors, p50=p50, p95=p95)
+
+
+__all__ = ["Fleets", "Load", "is_market", "monthly", "plan_fleets"]
