@@ -143,6 +143,27 @@ def test_a_written_way_that_no_one_would_propose_is_still_looked_at():
     assert ways(cases.question([real("T4", 0.5)], written=Written(own, {"a": (1, 1)})))[0] == own
 
 
+def test_what_is_skipped_could_not_have_been_among_the_best_of_its_kind():
+    """With ceilings on what a replica carries the two best of each pool and precision are those of the full ranking."""
+    listed = tuple(made(name, tp, precision) for name, precision in RATES for tp in (1, 2, 4, 8))
+    capacity = cases.capacities(RATES)
+    question = asked(promise=Promise(p95=8.0))
+
+    def ceiling(way, demand):
+        return capacity(way, demand, Promise(p95=1e9)).rate
+
+    full, some = rank(question, listed, capacity), rank(question, listed, capacity, None, ceiling)
+    assert some.best == full.best
+    assert some.skipped
+    for kind in {(fleet.way.pool, fleet.way.precision) for fleet in full.fleets}:
+        first, other = (
+            [fleet.dollars for fleet in found.fleets if (fleet.way.pool, fleet.way.precision) == kind][:2]
+            for found in (full, some)
+        )
+        assert first == other
+    assert len(some.skipped) + len(some.fleets) + len(some.refused) == len(listed)
+
+
 def test_capacities_are_asked_for_once():
     """However a way is bought, and whatever the rate, a replica carries the same: it is forecast once."""
     asks = []

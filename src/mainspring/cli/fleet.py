@@ -7,6 +7,7 @@ What it must never do: change anything but the report that it writes.
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +53,27 @@ class Files:
 
 def plan_fleet(options: Options, document: Document, endpoint: str | None, report: Path | None) -> Fleets:
     """Answer, show, write the page. Raises `ObjectiveNotMet` in the end when an endpoint's fleet will not do."""
-    talk("sizing: forecasts for each way to run it (a second or so)")
     asked = ask(document, Files(options.folder))
     for note in asked.notes:
         talk(f"note: {note}")
-    fleets = plan_fleets(document.stack, asked, builtin())
+    fleets = plan_fleets(document.stack, asked, builtin(), _progress)
+    _clear()
     shown = _chosen(fleets, endpoint)
     if options.output == "table":
         _show(fleets, shown, whole=endpoint is not None or len(shown) <= SHOWN)
     _write(report or options.state / "plan" / "report.html", fleet_page.page(document.stack.stack, fleets))
     return fleets
+
+
+def _progress(what: str, number: int, of: int) -> None:
+    """One line that is written over, where a person watches."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[Ksizing {what} ({number} of {of})", err=True, nl=False)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def judged(fleets: Fleets) -> None:

@@ -127,7 +127,8 @@ def why(answer: Answer, sized: Sized) -> str:
     best, mine = answer.best, sized.fleet
     carries = f"a replica carries {words.rate(mine.capacity.rate)}, held by {mine.capacity.binds}"
     if best is None or mine == best.fleet:
-        return f"the cheapest as asked: {carries}" if best else carries
+        asked = "if you take what it asks" if mine.way.accept else "as asked"
+        return f"the cheapest {asked}: {carries}" if best else carries
     less = best.fleet.dollars - mine.dollars
     if less > 0:
         return f"{words.dollars(less)} a month less, if you take what it asks: {carries}"
@@ -139,8 +140,8 @@ def _enough(answer: Answer) -> str:
     if not found:
         return _impossible(answer)
     rows = [_row(number, one) for number, one in enumerate(found, start=1)]
-    head = f"WHAT IS ENOUGH (devices alone; {len(answer.ranking.fleets)} ways to run it as asked are, "
-    head += f"{len(answer.ranking.refused)} are not)"
+    ways = words.count(len(answer.ranking.fleets), "way")
+    head = f"WHAT IS ENOUGH (devices alone; {ways} to run it will do, {len(answer.ranking.refused)} will not)"
     columns: list[Column] = [
         "no", "fleet", ("replicas", "count"), "devices", ("$/month", "dollars"), ("p95", "p95"), "asks",
     ]  # fmt: skip
@@ -150,7 +151,8 @@ def _enough(answer: Answer) -> str:
             "ASKS: `GPUs` that are not in `compute`, at the price list's price; a precision whose quality you would "
             "have to accept (`allow: [fp8]`)"
         )
-    return "\n".join([_wrapped(head), table(rows, columns), _list(notes)])
+    said = "\n".join([_wrapped(head), table(rows, columns), _list(notes)])
+    return f"{_impossible(answer)}\n\n{said}" if answer.impossible is not None else said
 
 
 def _row(number: int, sized: Sized) -> dict[str, object]:
@@ -171,9 +173,8 @@ def _impossible(answer: Answer) -> str:
     if why is None:
         return "NOTHING WILL DO"
     lines = [f"{says} ({words.count(count, 'way')})" for _, count, says in why.by_cause]
-    near = [f"{one.way}: {one.nearest.says}" for one in why.offers]
-    near = [f"the nearest: {line}" for line in near]
-    return "\n".join([f"NOTHING WILL DO: {why.why}", _list([*lines, *near])])
+    near = [f"the nearest: {one.nearest.says}" for one in why.offers]
+    return "\n".join([_wrapped(f"NOTHING WILL DO AS ASKED: {why.why}"), _list([*lines, *near])])
 
 
 def _quoted(answer: Answer) -> str:

@@ -42,7 +42,7 @@ def errors(points: Sequence[Measurement], coefficients: Coefficients) -> list[Er
     """The error of each point."""
     found = []
     for one in points:
-        told = steady(one.setup, one.prompt, one.output, one.concurrency, coefficients)
+        told = steady(one.setup, one.mean_prompt, one.mean_output, one.concurrency, coefficients)
         found.append(
             Error(
                 one,

@@ -142,7 +142,7 @@ def _problem(points: Sequence[Measurement], prior: Coefficients | None) -> Probl
         left[np.ix_(held, held)] = covariance(block, block)
     return Problem(
         points=points,
-        cases=stack([terms(one.setup, one.prompt, one.output) for one in points]),
+        cases=stack([terms(one.setup, one.mean_prompt, one.mean_output) for one in points]),
         load=np.array([one.concurrency for one in points]),
         measured=np.log(np.array([one.tpot for one in points] + [one.ttft for one in points])),
         base=np.array([list(base.logs(one.setup).values()) for one in points]).T,
@@ -166,7 +166,7 @@ def _anchors(points: Sequence[Measurement]) -> dict[str, tuple[list[int], Anchor
         found[key] = (
             held,
             Anchors(
-                np.array([place(one.setup, one.prompt, one.output, one.concurrency) for one in mine]),
+                np.array([place(one.setup, one.mean_prompt, one.mean_output, one.concurrency) for one in mine]),
                 np.array([one.setup.attention_dp > 1 for one in mine]),
                 np.array([one.setup.expert_parallel > 1 for one in mine]),
                 tuple(one.setup.version for one in mine),

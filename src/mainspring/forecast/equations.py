@@ -64,7 +64,7 @@ SAID: dict[str, str] = {
 SHARES = ("weights", "compute", "cache", "link", "prompt", "attention")
 """Coefficients that are told as a share of the sheet's figure."""
 
-KNEE = 12.0
+KNEE = 32.0
 """How sharply memory binds: lengths differ, so a full cache is felt a little before it is full."""
 
 
@@ -93,7 +93,7 @@ def values(log: dict[str, Floats]) -> dict[str, Floats]:
 
 def running(t: Terms, concurrency: Floats, c: dict[str, Floats]) -> tuple[Floats, Floats]:
     """The batch that memory allows, and how many there is room for."""
-    space = np.maximum(t.room + c["memory"] * t.memory, 0.002 * t.memory)
+    space = np.maximum(t.room + c["memory"] * t.memory, 0.04 * t.memory)
     fits = np.maximum(space / t.sequence, 1.0)
     return (concurrency**-KNEE + fits**-KNEE) ** (-1.0 / KNEE), fits
 

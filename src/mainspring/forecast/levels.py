@@ -22,7 +22,7 @@ UNSTATED = "unstated"
 PRIOR: dict[str, float] = {
     "all": 1.0, "engine": 0.3, "gpu": 0.15, "arch": 0.2, "precision": 0.2, "model": 0.3, "kind": 0.4,
     "attention": 0.25, "engine+gpu": 0.15, "engine+precision": 0.15, "engine+model": 0.2, "engine+kind": 0.25,
-    "gpu+kind": 0.12, "group": 0.4, "version": 0.3, "mode": 0.2,
+    "gpu+kind": 0.12, "group": 0.6, "version": 0.4, "mode": 0.2, "release": 0.3,
 }  # fmt: skip
 """How far a coefficient may lie from its parents', as the standard deviation of its logarithm, before data speaks."""
 
@@ -70,6 +70,7 @@ def levels(setup: Setup, version: str) -> tuple[str, ...]:
         f"model:{model}", f"kind:{kind}", f"attention:{_attention(shape)}", f"engine+gpu:{run}|{gpu}",
         f"engine+precision:{run}|{bits}", f"engine+model:{run}|{model}", f"engine+kind:{run}|{kind}",
         f"gpu+kind:{gpu}|{kind}", f"group:{own}", f"version:{own}|{version}", f"mode:{mode}",
+        f"release:{run}|{version}",
     )  # fmt: skip
 
 

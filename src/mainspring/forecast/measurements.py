@@ -10,6 +10,9 @@ The parallel columns mean GPUs of a layer (`tp_size`), copies of the attention p
 experts ways to cut each (`moe_tp_size`) and to spread them (`moe_ep_size`). Public sets write two layouts with the
 number of GPUs squared, which twins of the same run show: `tp` GPUs with spread experts as `tp x ep` (16 = 4 x 4, 64 =
 8 x 8), and copies as `tp = dp` with `ep = tp x dp`. Both are read as what they are.
+
+InferenceMAX draws each length between 0.8 and 1 of the nominal one (its README: `RANDOM_RANGE_RATIO` 0.8), so the mean
+is 0.9 of what the row says; its three pairs of lengths are read so unless a column `drawn` says otherwise.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ NEEDED = (
 NAMED = re.compile(r"_c(\d+)_")
 """Requests in flight in the name of a row, where there is a column `id`: some rows have them as their batch already."""
 
+DRAWN = {(1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0)}
+"""InferenceMAX's pairs of lengths."""
+
 NODE = 8
 """GPUs of a node: a group beyond it is one rack-wide engine with a copy of the attention part on each GPU."""
 
@@ -53,11 +59,22 @@ class Measurement:
     """One point."""
 
     setup: Setup
-    prompt: float
+    prompt: float  # tokens, nominal
     output: float
     concurrency: float  # of all copies together
     ttft: float  # s
     tpot: float  # s
+    drawn: float = 1.0  # mean length over the nominal one
+
+    @property
+    def mean_prompt(self) -> float:
+        """Tokens of a prompt, on average."""
+        return self.prompt * self.drawn
+
+    @property
+    def mean_output(self) -> float:
+        """Tokens of an output, on average."""
+        return self.output * self.drawn
 
     @property
     def group(self) -> str:
@@ -66,7 +83,7 @@ class Measurement:
 
     @property
     def end_to_end(self) -> float:
-        """Seconds of the whole request."""
+        """Seconds of a whole request of nominal length."""
         return self.ttft + (self.output - 1.0) * self.tpot
 
     @property
@@ -134,7 +151,14 @@ def _measurement(row: Mapping[str, str], where: str) -> Measurement:
         concurrency=_load(row, where),
         ttft=_number(row, "silicon_ttft_ms", where) / 1e3,
         tpot=_number(row, "silicon_tpot_ms", where) / 1e3,
+        drawn=_drawn(row, where),
     )
+
+
+def _drawn(row: Mapping[str, str], where: str) -> float:
+    if row.get("drawn"):
+        return min(_number(row, "drawn", where), 1.0)
+    return 0.9 if (float(row["isl"]), float(row["osl"])) in DRAWN else 1.0
 
 
 def _load(row: Mapping[str, str], where: str) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from mainspring.decide.soak import Soak
 from mainspring.forecast.promise import Promise
@@ -18,8 +17,7 @@ from mainspring.sizing.audit import Audited, audit, counted
 from mainspring.sizing.bill import Bill, Unit, bill, unit
 from mainspring.sizing.judge import Judged, judge
 from mainspring.sizing.needs import lot
-from mainspring.sizing.plain import plain
-from mainspring.sizing.question import AvailabilityOf, CapacityOf, Demand, NearestOf, Question, Way
+from mainspring.sizing.question import AvailabilityOf, CapacityOf, CeilingOf, Demand, NearestOf, Question, Way
 from mainspring.sizing.rank import Fleet, Known, Ranking, rank, why_lost
 from mainspring.sizing.reasons import Impossible, impossible
 from mainspring.sizing.sensitivity import Row, Swing, sensitivity, tornado
@@ -45,6 +43,7 @@ class Forecasts:
     availability: AvailabilityOf | None = None
     longest: LongestOf | None = None
     nearest: NearestOf | None = None
+    ceiling: CeilingOf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +100,9 @@ class Answer:
 
     def told(self) -> dict[str, object]:
         """Plain data: what `-o json` prints."""
-        return {
-            "endpoint": self.question.demand.endpoint,
-            "met": self.met,
-            "demand": _demand(self.question),
-            "promise": plain(self.question.promise),
-            "survive": plain(self.question.survive),
-            "regions": self.question.shares(),
-            "written": _written(self.written),
-            "best": _sized(self.best),
-            "options": [_sized(each) for each in self.options],
-            "next_best": [_sized(each) for each in self.next_best],
-            "refused": [{"way": str(each.way), "why": each.why} for each in self.ranking.refused],
-            "impossible": _impossible(self.impossible),
-            "sensitivity": [_row(row) for row in self.rows],
-            "swings": plain(self.swings),
-            "audit": plain(self.audits),
-            "soak": _soak(self.soak),
-            "rests": plain(self.rests),
-            "assumed": list(self.assumed),
-        }
+        from mainspring.sizing.told import told
+
+        return told(self)
 
 
 def _never(pool: str) -> bool:
@@ -146,7 +128,7 @@ def answer(question: Question, forecasts: Forecasts, asks: Asks | None = None) -
     asks = asks or Asks()
     capacity_of = Known(forecasts.capacity)
     forecasts = replace(forecasts, capacity=capacity_of)
-    ranking = ranked(question, forecasts, asks.allowed)
+    ranking = ranked(question, forecasts, asks.allowed, whole=asks.sensitive)
     everything = ranking
     ranking = _as_asked(ranking)
     best = ranking.best
@@ -166,7 +148,7 @@ def answer(question: Question, forecasts: Forecasts, asks: Asks | None = None) -
             if best
         ),
         ranking=ranking,
-        impossible=impossible(question, ranking, forecasts.nearest),
+        impossible=impossible(question, _plain(everything), forecasts.nearest),
         rows=rows,
         swings=tornado(rows, best.dollars if best else None),
         audits=_audits(question, written, asks),
@@ -182,9 +164,13 @@ def answer(question: Question, forecasts: Forecasts, asks: Asks | None = None) -
 
 def _as_asked(ranking: Ranking) -> Ranking:
     """Without the ways that ask the user to accept something; with them when nothing else will do."""
+    plain = _plain(ranking)
+    return plain if plain.fleets else ranking
+
+
+def _plain(ranking: Ranking) -> Ranking:
     fleets = tuple(one for one in ranking.fleets if not one.way.accept)
-    refused = tuple(one for one in ranking.refused if not one.way.accept)
-    return Ranking(fleets, refused) if fleets else ranking
+    return Ranking(fleets, tuple(one for one in ranking.refused if not one.way.accept), ranking.skipped)
 
 
 def _options(ranking: Ranking, elsewhere: Callable[[str], bool]) -> tuple[Fleet, ...]:
@@ -195,21 +181,22 @@ def _options(ranking: Ranking, elsewhere: Callable[[str], bool]) -> tuple[Fleet,
     return tuple(kinds.values())
 
 
-def ranked(question: Question, forecasts: Forecasts, allowed: Allowed) -> Ranking:
-    """All ways, ranked; those with a smaller KV cache only where it could matter.
+def ranked(question: Question, forecasts: Forecasts, allowed: Allowed, *, whole: bool = True) -> Ranking:
+    """All ways, ranked: the `whole` of them, or those that could be among the best of their pool and precision.
 
-    That is where the file's own cache doesn't fit, or memory binds, or the way is among the cheaper ones: elsewhere it
-    asks the user to accept something and gives a little bandwidth.
+    A smaller KV cache is looked at only where the file's own doesn't fit, or memory binds, or the way is among the
+    cheaper ones: elsewhere it asks the user to accept something and gives a little bandwidth.
     """
     plain = [way for way in ways(question, allowed) if way.kv == question.kv]
-    first = rank(question, tuple(plain), forecasts.capacity, forecasts.availability)
+    ceiling = None if whole else forecasts.ceiling
+    first = rank(question, plain, forecasts.capacity, forecasts.availability, ceiling)
     dear = NEAR * first.best.dollars if first.best else math.inf
     near = {_but_cache(one.way) for one in first.fleets if one.dollars <= dear or one.capacity.binds == "memory"}
     near |= {_but_cache(each.way) for each in first.refused if each.capacity.binds == "fit" or not first.fleets}
     more = [way for way in ways(question, allowed) if way.kv != question.kv and _but_cache(way) in near]
     if not more:
         return first
-    return first.joined(rank(question, tuple(more), forecasts.capacity, forecasts.availability))
+    return first.joined(rank(question, more, forecasts.capacity, forecasts.availability, ceiling))
 
 
 def _but_cache(way: Way) -> tuple[object, ...]:
@@ -311,124 +298,3 @@ def assumed(question: Question) -> tuple[str, ...]:
     if any(pool.billed == "device" for pool in question.pools):
         found.append("devices are billed one by one, and replicas spread over as many nodes as there are")
     return tuple(found)
-
-
-def _demand(question: Question) -> dict[str, object]:
-    demand = question.demand
-    mean = demand.lengths.mean() if demand.lengths else None
-    return {
-        "rate": plain(demand.rate),
-        "peak": plain(demand.peak),
-        "at_peak": plain(demand.at_peak),
-        "variability": plain(demand.variability),
-        "prompt": plain(mean[0]) if mean else None,
-        "output": plain(mean[1]) if mean else None,
-    }
-
-
-def _fleet(fleet: Fleet) -> dict[str, object]:
-    return {
-        "way": str(fleet.way),
-        "device": fleet.way.device,
-        "devices_per_replica": plain(fleet.way.billed),
-        "slice": fleet.way.slice or None,
-        "precision": fleet.way.precision,
-        "kv": fleet.way.kv,
-        "bought": fleet.way.mix.name,
-        "accept": list(fleet.way.accept),
-        "replicas": fleet.replicas,
-        "sites": plain(fleet.sites),
-        "devices": plain(fleet.devices),
-        "nodes": fleet.nodes,
-        "dollars": plain(fleet.dollars),
-        "rate_per_replica": plain(fleet.capacity.rate),
-        "binds": fleet.capacity.binds,
-        "availability": fleet.availability,
-        "proven": fleet.proven,
-        "bound": plain(fleet.bound),
-    }
-
-
-def _paid(paid: Paid) -> dict[str, object]:
-    held = paid.bill
-    return {
-        "total": plain(held.total),
-        "devices": plain(held.devices),
-        "fixed": plain(held.fixed),
-        "lines": plain(held.lines),
-        "unit": plain(paid.unit),
-    }
-
-
-def _response(response: Response | None) -> object:
-    """Without what it rests on: that is told once for the whole answer."""
-    if response is None:
-        return None
-    names = ("p50", "p95", "p99", "ttft", "tpot", "running", "waiting", "utilisation", "stable", "basis")
-    return {name: plain(getattr(response, name)) for name in names}
-
-
-def _sized(sized: Sized | None) -> object:
-    if sized is None:
-        return None
-    return _fleet(sized.fleet) | {"why": sized.why, "bill": _paid(sized.paid), "at_peak": _response(sized.peak)}
-
-
-def _written(written: AsWritten | None) -> object:
-    if written is None:
-        return None
-    judged = written.judged
-    checks = [
-        {"name": each.name, "met": each.met, "used": plain(each.used), "says": each.says} for each in judged.checks
-    ]
-    return {
-        "way": str(judged.written.way),
-        "meets": judged.meets,
-        "binds": judged.binds.says,
-        "checks": checks,
-        "replicas": plain(judged.written.replicas),
-        "devices": plain(judged.devices),
-        "in_use": plain(judged.in_use),
-        "rate_per_replica": plain(judged.capacity.rate),
-        "availability": judged.availability,
-        "bill": _paid(written.paid),
-        "longest_output": plain(written.longest),
-        "at_mean": _response(written.mean),
-        "at_peak": _response(written.peak),
-    }
-
-
-def _impossible(found: Impossible | None) -> object:
-    if found is None:
-        return None
-    return {
-        "why": found.why,
-        "causes": [{"cause": cause, "ways": count, "closest": says} for cause, count, says in found.by_cause],
-        "nearest": [
-            {
-                "way": str(offer.way),
-                "accept": list(offer.way.accept),
-                "what": offer.nearest.what,
-                "value": plain(offer.nearest.value),
-                "says": offer.nearest.says,
-            }
-            for offer in found.offers
-        ],
-    }
-
-
-def _row(row: Row) -> dict[str, object]:
-    return {
-        "factor": row.factor,
-        "setting": row.setting,
-        "times": row.times,
-        "dollars": plain(row.dollars),
-        "way": str(row.fleet.way) if row.fleet else None,
-        "replicas": row.fleet.replicas if row.fleet else None,
-        "looked_at": row.looked,
-        "why": row.why or None,
-    }
-
-
-def _soak(soak: Soak | None) -> object:
-    return None if soak is None else {"says": list(soak.says()), **cast("dict[str, object]", plain(soak))}

@@ -18,7 +18,7 @@ from mainspring.forecast import lengths
 from mainspring.forecast.promise import Promise
 from mainspring.forecast.setup import Lengths
 from mainspring.sizing.given import Given, Read, look_up, market, pools, shape_of
-from mainspring.sizing.question import Demand, Limits, Pool, Question, Survive, Way, Written
+from mainspring.sizing.question import ON_DEMAND, Demand, Limits, Pool, Question, Survive, Way, Written
 from mainspring.stack.fleet_checks import HERE
 from mainspring.stack.fleet_units import Spread
 from mainspring.stack.load import Document
@@ -58,7 +58,9 @@ def _question(given: Given, name: str, endpoint: Endpoint, traffic: Traffic, min
     written = _written(given, name, endpoint, mine)
     if shape is None or demand is None:
         return None
+    several = sum(one.traffic is not None for one in stack.serving.values()) > 1
     regions = endpoint.regions or stack.compute.regions or (HERE,)
+    mix = written.way.mix if written is not None else ON_DEMAND
     own: str = endpoint.precision or "fp16"
     lower = tuple(one for one in LOWER if BYTES[one] < BYTES[own])
     proposed = tuple(dict.fromkeys((*endpoint.allow, *lower)))
@@ -66,7 +68,7 @@ def _question(given: Given, name: str, endpoint: Endpoint, traffic: Traffic, min
         demand=demand,
         promise=_promise(endpoint),
         model=shape,
-        pools=mine + market(given, mine, regions, servers=isinstance(shape, GraphShape)),
+        pools=mine + market(mine, regions, mix, servers=isinstance(shape, GraphShape)),
         regions=regions,
         survive=Survive(_lost(stack, "region"), _lost(stack, "node")),
         precision=own,
@@ -76,6 +78,7 @@ def _question(given: Given, name: str, endpoint: Endpoint, traffic: Traffic, min
         engine=endpoint.runtime,
         written=written,
         limits=Limits(),
+        shared=several,
     )
 
 

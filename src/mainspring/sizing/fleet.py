@@ -6,7 +6,7 @@ What it must never do: print.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mainspring.decide.soak import Canary, Soak, soak
@@ -20,6 +20,7 @@ from mainspring.sizing.given import is_market
 from mainspring.sizing.levers import Levers, levers
 from mainspring.sizing.plain import plain
 from mainspring.sizing.question import Capacity, Demand, Question, Way
+from mainspring.sizing.together import packed_dollars
 from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint, Stage
 from mainspring.stack.units import Rate
@@ -56,7 +57,13 @@ class Fleets:
 
     @property
     def enough(self) -> float | None:
-        """Dollars a month of the cheapest fleets, fixed costs included; None where nothing will do for one."""
+        """Dollars a month of the cheapest fleets, fixed costs included; None where nothing will do for one.
+
+        Several endpoints share GPUs, and whole ones are paid for: what the levers leave, bought as the file does.
+        """
+        if self.levers is not None:
+            total = next(row.total for row in self.levers.rows if row.lever == "precision")
+            return total + sum(self.fixed.values())
         parts = [one.best.fleet.dollars for one in self.answers if one.best]
         return sum(parts) + sum(self.fixed.values()) if len(parts) == len(self.answers) else None
 
@@ -98,14 +105,19 @@ def _levers_told(found: Levers | None) -> object:
     }
 
 
-def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients) -> Fleets:
+Tell = Callable[[str, int, int], None]
+"""Told before each part of the work: what it is, its number, and how many there are."""
+
+
+def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Tell = lambda *_: None) -> Fleets:
     """Answer every question of a stack."""
     fixed = {name: monthly(rate) for name, rate in stack.cost.fixed.items()}
     alone = len(asked.questions) == 1
     quoted = stack.cost.quoted.get("gpu")
     answers, loads, known = [], {}, []
-    for question in asked.questions:
+    for number, question in enumerate(asked.questions, start=1):
         name = question.demand.endpoint
+        tell(name, number, len(asked.questions))
         ways = forecasts(question, coefficients)
         asks = Asks(
             fixed=fixed if alone else {},
@@ -117,6 +129,8 @@ def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients) -> Fleet
         answers.append(_with_soak(made, stack.serving[name], question))
         loads[name] = _loads(made, ways)
         known.append((question, ways))
+    if not alone:
+        tell("what each lever saves", len(asked.questions), len(asked.questions))
     found = None if alone else _saved(known, stack.cost.spot)
     return Fleets(tuple(answers), fixed, found, loads, asked.notes)
 
@@ -136,7 +150,9 @@ def _saved(known: list[tuple[Question, Forecasts]], spot: float) -> Levers | Non
         return by_name[demand.endpoint].capacity(way, demand, promise)
 
     available = {name: ways.availability for name, ways in by_name.items() if ways.availability is not None}
-    return levers([_as_accepted(question) for question, _ in known], capacity, available, spot=spot)
+    return levers(
+        [_as_accepted(question) for question, _ in known], capacity, available, spot=spot, packed=packed_dollars
+    )
 
 
 def _as_accepted(question: Question) -> Question:

@@ -118,6 +118,13 @@ class Forecaster:
             if pairs
         }
 
+    def ceiling(self, way: Way, demand: Demand) -> float:
+        """Requests/s of the largest batch: what no promise leaves more of."""
+        if isinstance(self._question.model, GraphShape):
+            return 0.0 if self._graph_refused(self._question.model, way) else math.inf
+        known = self.curve(way, demand.lengths)
+        return 0.0 if isinstance(known, str) else float(known.rates[-1])
+
     def nearest(self, way: Way, demand: Demand, promise: Promise) -> tuple[Nearest, ...]:
         """What could be kept in place of the promise; nothing where it doesn't fit, or where it is kept."""
         model = self._question.model
@@ -300,4 +307,5 @@ def forecasts(question: Question, coefficients: Coefficients | None) -> Forecast
     models.
     """
     known = Forecaster(question, coefficients)
-    return Forecasts(Known(known.capacity), known.response, Available(known), known.longest, known.nearest)
+    ceiling = None if isinstance(question.model, GraphShape) else known.ceiling  # the others' forecasts are quick
+    return Forecasts(Known(known.capacity), known.response, Available(known), known.longest, known.nearest, ceiling)

@@ -162,9 +162,11 @@ def _mix(buy: Buy | None) -> Mix:
     return Mix(" + ".join(f"{share:.0%} {mode.replace('_', ' ')}" for mode, share in parts), tuple(parts))
 
 
-def market(given: Given, mine: tuple[Pool, ...], regions: tuple[str, ...], *, servers: bool) -> tuple[Pool, ...]:
-    """Pools that the file does not have, at the default prices, as many nodes as are wanted: for comparison."""
-    del given
+def market(mine: tuple[Pool, ...], regions: tuple[str, ...], mix: Mix, *, servers: bool) -> tuple[Pool, ...]:
+    """Pools that the file does not have, at the default prices, as many nodes as are wanted: for comparison.
+
+    They are bought in the same mix as the endpoint's own, so that like is held against like.
+    """
     have = {pool.device.name for pool in mine}
     found = []
     for name in MARKET:
@@ -172,7 +174,7 @@ def market(given: Given, mine: tuple[Pool, ...], regions: tuple[str, ...], *, se
         if gpu.name not in have and price is not None:
             tariff = Tariff(price.on_demand, price.reserved, price.spot)
             here, tariffs = dict.fromkeys(regions), dict.fromkeys(regions, tariff)
-            found.append(Pool(_market_name(gpu.name), gpu, nodes.default_for(gpu).gpus, here, tariffs))
+            found.append(Pool(_market_name(gpu.name), gpu, nodes.default_for(gpu).gpus, here, tariffs, mix))
     if servers and not any(isinstance(pool.device, cpus.Cpu) for pool in mine):
         cpu = cpus.server(SERVERS)
         tariff = discounted(cpu.price)

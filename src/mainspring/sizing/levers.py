@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mainspring.facts.gpus import Gpu
 from mainspring.sizing.bill import bill
 from mainspring.sizing.follow import Bought, Hours, buy, hours, standing
 from mainspring.sizing.judge import judge
@@ -93,8 +94,14 @@ def levers(
     endpoints = [_Endpoint(each, capacity_of, by_name.get(each.demand.endpoint), spot) for each in questions]
 
     def pulled(on: frozenset[Lever]) -> tuple[list[tuple[Question, Chosen]], float]:
-        chosen = [(each.question, each.choose(on)) for each in endpoints]
-        return chosen, packed(chosen) if "slices" in on else added(chosen)
+        # Slices of many kinds of GPU leave many GPUs half empty: they are taken from one pool, the best, or from none.
+        tried: list[str | None] = [None, "", *_cut(questions)] if "slices" in on else [""]
+        found: list[tuple[float, int, list[tuple[Question, Chosen]]]] = []
+        for sliced in tried:
+            chosen = [(each.question, each.choose(on, sliced)) for each in endpoints]
+            found.append((packed(chosen), len(found), chosen))
+        total, _, chosen = min(found, key=lambda one: one[:2])
+        return chosen, total
 
     base = added([(each, written(each)) for each in questions])
     rows: list[Saved] = []
@@ -107,6 +114,12 @@ def levers(
         rows.append(Saved(lever, alone, before - total, total))
         before = total
     return Levers(base, tuple(rows), tuple(each for _, each in final))
+
+
+def _cut(questions: Sequence[Question]) -> tuple[str, ...]:
+    """The pools whose GPUs can be split, of all questions, each once."""
+    pools = [pool for question in questions for pool in question.pools]
+    return tuple(dict.fromkeys(pool.name for pool in pools if isinstance(pool.device, Gpu) and pool.device.mig))
 
 
 def written(question: Question) -> Chosen:
@@ -173,13 +186,16 @@ class _Endpoint:
     def capacity(self, way: Way) -> Capacity:
         return self.capacity_of(way, self.question.demand, self.question.promise)
 
-    def choose(self, on: frozenset[Lever]) -> Chosen:
+    def choose(self, on: frozenset[Lever], sliced: str | None = None) -> Chosen:
+        """The cheapest that the levers allow, with slices on the pool `sliced` only; None: on any."""
         allowed = Allowed("right-size" in on, "slices" in on, "precision" in on, (self.there.way.mix,))
         scale = 1.0 if "right-size" in on else self.reserve
         if scale is None:
             return self.base
         best = self.base if self.meets or "right-size" not in on else None
         for way in ways(self.question, allowed):
+            if way.slice and way != self.there.way and sliced is not None and way.pool != sliced:
+                continue
             found = self._one(way, on, scale)
             if found is not None and (best is None or found.dollars < best.dollars - 1e-6):
                 best = found

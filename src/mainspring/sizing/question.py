@@ -205,6 +205,9 @@ class Written:
 NearestOf = Callable[[Way, Demand, Promise], tuple[Nearest, ...]]
 """What a way could keep in place of a promise that it can't."""
 
+CeilingOf = Callable[[Way, Demand], float]
+"""Requests/s that a replica could carry at the most, without any promise; 0 where it can't run."""
+
 CapacityOf = Callable[[Way, Demand, Promise], Capacity]
 """What one replica carries; the real one is in `sizing/forecasts.py`."""
 

@@ -6,6 +6,7 @@ never do: forecast: what a replica carries is asked of the function that it is g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mainspring.forecast.promise import Promise
@@ -15,6 +16,7 @@ from mainspring.sizing.question import (
     AvailabilityOf,
     Capacity,
     CapacityOf,
+    CeilingOf,
     Demand,
     Question,
     Site,
@@ -64,6 +66,7 @@ class Ranking:
 
     fleets: tuple[Fleet, ...]  # cheapest first
     refused: tuple[Refused, ...]
+    skipped: tuple[Way, ...] = ()  # no cheaper, whatever they carry, than two others of the same pool and precision
 
     @property
     def best(self) -> Fleet | None:
@@ -73,7 +76,7 @@ class Ranking:
     def joined(self, other: Ranking) -> Ranking:
         """Both, in one order."""
         fleets = sorted(self.fleets + other.fleets, key=order)
-        return Ranking(tuple(fleets), self.refused + other.refused)
+        return Ranking(tuple(fleets), self.refused + other.refused, self.skipped + other.skipped)
 
     def next_best(self, most: int = 4) -> tuple[Fleet, ...]:
         """The next ones, of other devices or precision first; of the same in another size only to fill up."""
@@ -106,6 +109,9 @@ class Known:
             self._known[held] = self._ask(way, demand, promise)
         return self._known[held]
 
+
+KEPT = 2
+"""Fleets of each pool and precision that are wanted, when others may be skipped."""
 
 EXACT = 8
 """Fleets of the ranking's top whose cost is proven to be the least of their way."""
@@ -189,12 +195,49 @@ def order(fleet: Fleet) -> tuple[object, ...]:
     return (round(fleet.dollars * 1000), fleet.devices, str(fleet.way), fleet.way.pool, fleet.way.mix.name)
 
 
+def worth(
+    question: Question,
+    ways: Sequence[Way],
+    capacity_of: CapacityOf,
+    availability_of: AvailabilityOf | None,
+    ceiling_of: CeilingOf,
+) -> tuple[list[Way], list[Way]]:
+    """Ways that are worth a forecast, and those that are not: two of their pool and precision cost no more than these
+    would if a replica carried the most that it could without any promise.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[float, Way]]] = {}
+    for way in ways:
+        rate = ceiling_of(way, question.demand)
+        most = size(question, way, Capacity(rate), availability_of, exact=False) if rate > 0 else None
+        least = most.bound if isinstance(most, Fleet) else 0.0
+        groups.setdefault((way.pool, way.precision, way.kv), []).append((least, way))
+    taken, left = [], []
+    for group in groups.values():
+        costs: list[float] = []
+        for least, way in sorted(group, key=lambda pair: pair[0]):
+            if len(costs) >= KEPT and least >= sorted(costs)[KEPT - 1]:
+                left.append(way)
+                continue
+            taken.append(way)
+            capacity = capacity_of(way, question.demand, question.promise)
+            sized = size(question, way, capacity, availability_of, exact=False)
+            costs += [sized.dollars] if isinstance(sized, Fleet) else []
+    return taken, left
+
+
 def rank(
-    question: Question, ways: tuple[Way, ...], capacity_of: CapacityOf, availability_of: AvailabilityOf | None = None
+    question: Question,
+    ways: Sequence[Way],
+    capacity_of: CapacityOf,
+    availability_of: AvailabilityOf | None = None,
+    ceiling_of: CeilingOf | None = None,
 ) -> Ranking:
-    """Size every way; cheapest first, then by devices, then by name."""
+    """Size every way; cheapest first, then by devices, then by name. With `ceiling_of` only those `worth` it."""
     fleets: list[Fleet] = []
     refused: list[Refused] = []
+    skipped: list[Way] = []
+    if ceiling_of is not None:
+        ways, skipped = worth(question, ways, capacity_of, availability_of, ceiling_of)
     for way in ways:
         capacity = capacity_of(way, question.demand, question.promise)
         sized = size(question, way, capacity, availability_of, exact=False)
@@ -205,7 +248,7 @@ def rank(
             again = size(question, fleet.way, fleet.capacity, availability_of)
             fleets[index] = again if isinstance(again, Fleet) else fleet
     fleets.sort(key=order)
-    return Ranking(tuple(fleets), tuple(refused))
+    return Ranking(tuple(fleets), tuple(refused), tuple(skipped))
 
 
 def why_lost(fleet: Fleet, best: Fleet) -> str:
