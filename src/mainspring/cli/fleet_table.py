@@ -208,8 +208,12 @@ def _soak(answer: Answer) -> str:
 
 
 def rests(answer: Answer) -> list[str]:
-    """What the answer rests on, in lines."""
-    return [f"{one.what}: {one.basis} ({one.source})" for one in answer.rests] + list(answer.assumed)
+    """What the answer rests on, in lines: things of one basis and source together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in answer.rests:
+        found.setdefault((one.basis, one.source), []).append(one.what)
+    lines = [f"{basis} ({source}): {'; '.join(dict.fromkeys(what))}" for (basis, source), what in found.items()]
+    return lines + list(answer.assumed)
 
 
 def _rests(answer: Answer) -> str:

@@ -30,12 +30,13 @@ SHOWN: dict[str, int] = {
     "B200-SXM": 183_359,
     "GB200": 189_471,
     "B300-SXM": 275_040,
+    "GB300": 284_208,
     "RTX-4090": 24_564,
     "RTX-PRO-6000-Server": 97_887,
     "RTX-PRO-6000": 97_887,
     "MI300X": 196_592,
 }
-"""MiB as `nvidia-smi` shows them, in public listings of it (T4, A100, RTX 4090 and MI300X: from memory)."""
+"""MiB as `nvidia-smi` shows them, in public listings of it (T4, A100, GB300, RTX 4090 and MI300X: from memory)."""
 
 _BY_NAME = {name.casefold(): mib for name, mib in SHOWN.items()}
 
