@@ -43,8 +43,8 @@ def test_the_case_studys_canary():
     assert 0.01 < found.detects < 0.05
     assert found.certifies == pytest.approx(3.787 / 694, rel=0.01)
     said = found.says()
-    assert said[0].startswith("694 requests see an error share of 3.5% or more")
-    assert "cannot certify errors below 0.10%" in said[1]
+    assert said[0].startswith("694 requests notice an error share of 3.5 % or more")
+    assert "cannot certify errors below 0.1 %" in said[1]
     assert "3,787 requests (2,995 at one look): 10.9 h so, 3.6 h in all regions, or 27% of" in said[1]
 
 
@@ -148,4 +148,14 @@ def test_a_long_soak_certifies():
     found = soak(Canary(500_000 / 86_400, 0.2, 86_400), 0.001, abort=0.01)
     assert found.certain
     assert found.promote_up_to > 20
-    assert "they certify errors below 0.10%" in found.says()[1]
+    assert "they certify errors below 0.1 %" in found.says()[1]
+
+
+def test_large_canaries_are_quick_and_odd_bounds_are_the_objective():
+    """Millions of requests a second are told in no time; an abort at 0 % or 100 % is no bound; no end is no latency."""
+    big = soak(Canary(20e6, 0.1, 86_400), 0.001, abort=0.01, p50=1.0, p95=2.0)
+    assert big.certain
+    assert big.detects == pytest.approx(0.01, rel=0.02)
+    for odd in (0.0, 1.0):
+        assert soak(CASE, 0.001, abort=odd).abort == 0.001
+    assert soak(CASE, 0.001, p50=math.inf, p95=math.inf).slow_needed is None

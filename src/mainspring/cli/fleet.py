@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ import click
 from mainspring.cli import fleet_page, fleet_table
 from mainspring.cli.output import Options, emit, talk
 from mainspring.errors import InputError, ObjectiveNotMet
-from mainspring.forecast.coefficients import builtin
-from mainspring.sizing.answer import Answer
+from mainspring.forecast.coefficients import Coefficients, builtin
 from mainspring.sizing.ask import ask
 from mainspring.sizing.fleet import Fleets, plan_fleets
+from mainspring.sizing.question import Question
 from mainspring.stack.load import Document
+from mainspring.stack.model import Stack
 
 MOST = 64 * 2**20
 """Bytes of a file beside the stack file that are read at most, decompressed."""
+CALIBRATED = "mainspring.coefficients.json"
+"""What `mainspring calibrate` writes."""
 SHOWN = 2
 """With more endpoints than this a table of all is shown, and each by `--endpoint`."""
 
@@ -56,11 +59,12 @@ def plan_fleet(options: Options, document: Document, endpoint: str | None, repor
     asked = ask(document, Files(options.folder))
     for note in asked.notes:
         talk(f"note: {note}")
-    fleets = plan_fleets(document.stack, asked, builtin(), _progress)
+    if endpoint is not None:
+        asked = replace(asked, questions=_only(asked.questions, endpoint))
+    fleets = plan_fleets(document.stack, asked, _coefficients(options.folder), _progress)
     _clear()
-    shown = _chosen(fleets, endpoint)
     if options.output == "table":
-        _show(fleets, shown, whole=endpoint is not None or len(shown) <= SHOWN)
+        _show(fleets, document.stack, whole=len(fleets.answers) <= SHOWN)
     _write(report or options.state / "plan" / "report.html", fleet_page.page(document.stack.stack, fleets))
     return fleets
 
@@ -85,21 +89,28 @@ def judged(fleets: Fleets) -> None:
         raise ObjectiveNotMet("objective-not-met", message, "mainspring explain serving.objective")
 
 
-def _chosen(fleets: Fleets, endpoint: str | None) -> tuple[Answer, ...]:
-    if endpoint is None:
-        return fleets.answers
-    found = tuple(one for one in fleets.answers if one.question.demand.endpoint == endpoint)
+def _only(questions: tuple[Question, ...], endpoint: str) -> tuple[Question, ...]:
+    found = tuple(one for one in questions if one.demand.endpoint == endpoint)
     if not found:
-        there = ", ".join(f"`{one.question.demand.endpoint}`" for one in fleets.answers)
-        raise InputError("no-such-endpoint", f"no endpoint `{endpoint}` says what its traffic is: {there} do", "")
+        there = ", ".join(f"`{one.demand.endpoint}`" for one in questions)
+        message = f"no endpoint `{endpoint}` says what its traffic is: {there} do"
+        raise InputError("no-such-endpoint", message, "mainspring plan")
     return found
 
 
-def _show(fleets: Fleets, shown: tuple[Answer, ...], *, whole: bool) -> None:
-    if whole:
-        emit("\n\n".join(fleet_table.text(answer) for answer in shown))
-    else:
-        emit(fleet_table.summary(fleets))
+def _coefficients(folder: Path) -> Coefficients:
+    """The built-in ones, or those that `calibrate` left beside the stack file. Raises `InputError`."""
+    path = folder / CALIBRATED
+    if not path.is_file():
+        return builtin()
+    talk(f"note: forecasts with the coefficients of `{CALIBRATED}`")
+    return Coefficients.read(Files(folder)(CALIBRATED).decode("utf-8", "replace"))
+
+
+def _show(fleets: Fleets, stack: Stack, *, whole: bool) -> None:
+    said = "\n\n".join(fleet_table.text(answer) for answer in fleets.answers) if whole else fleet_table.summary(fleets)
+    over = fleet_table.budget(fleets, stack.cost.budget)
+    emit(f"{said}\n\n{over}" if over else said)
 
 
 def _write(path: Path, page: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from mainspring.cli import svg
-from mainspring.cli.fleet_table import asks, money, rests, shown, span, why
+from mainspring.cli.fleet_table import asks, money, rests, seconds, shown, span, verdict, why
 from mainspring.cli.style import CSS
 from mainspring.sizing import words
 from mainspring.sizing.answer import Answer
@@ -26,8 +26,7 @@ def page(stack: str, fleets: Fleets) -> str:
         name = answer.question.demand.endpoint
         body = _endpoint(answer, fleets.loads.get(name, ()))
         if len(fleets.answers) > 1:
-            verdict = "meets its objective" if answer.met else "does not meet its objective"
-            body = f"<details><summary>{escape(name)}: {verdict}</summary>{body}</details>"
+            body = f"<details><summary>{escape(verdict(answer))}</summary>{body}</details>"
         parts.append(f"<section><h2>{escape(name)}</h2>{body}</section>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -86,14 +85,14 @@ def _numbers(answer: Answer) -> list[tuple[str, str, str]]:
     tiles = []
     if answer.written is not None:
         judged, paid = answer.written.judged, answer.written.paid
-        verdict = "meets its objective" if judged.meets else "misses its objective"
-        tiles.append(("As written", verdict, judged.binds.says))
+        short = "meets its objective" if judged.meets else "misses its objective"
+        tiles.append(("As written", short, f"{verdict(answer)}. {judged.binds.says}"))
         tiles.append(("A month, as written", words.dollars(paid.bill.total), money(paid.bill)))
         used = f"{words.count(judged.devices, judged.written.way.unit)} bought"
         tiles.append(("In use", f"{judged.in_use:g}", used))
         if answer.written.peak is not None:
             seen = answer.written.peak
-            tiles.append(("p95 at the peak", words.seconds(seen.p95.value), f"{span(seen.p95)}, {seen.basis}"))
+            tiles.append(("p95 at the peak", seconds(seen.p95.value), f"{span(seen.p95)}, {seen.basis}"))
     if answer.best is not None:
         fleet = answer.best.fleet
         devices = words.count(fleet.devices, fleet.way.unit)

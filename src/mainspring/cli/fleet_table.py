@@ -6,6 +6,7 @@ answer's.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -15,20 +16,27 @@ from mainspring.forecast.setup import Interval, Response
 from mainspring.sizing import words
 from mainspring.sizing.answer import Answer, AsWritten, Sized
 from mainspring.sizing.bill import Bill
-from mainspring.sizing.fleet import Fleets
+from mainspring.sizing.fleet import Fleets, monthly
 from mainspring.sizing.given import is_market
 from mainspring.sizing.levers import Levers
 from mainspring.sizing.question import Question, Way
+from mainspring.stack.units import Rate
 
 ROWS = 5
-"""Fleets that are shown beside the cheapest."""
+"""Fleets that are shown beside the cheapest of each kind."""
+LEVERS = (
+    "right-size: the cheapest kind and number of GPUs or CPU servers; slices: parts of a GPU (MIG), with whole ones paid",
+    "precision: those that `allow` has; spot: up to `cost.spot` of a fleet, where its availability still holds",
+    "reserved: a year's commitment for what is used enough; follow: replicas follow the hours of the week (assumed)",
+)
+"""What the levers are."""
 
 
 def text(answer: Answer) -> str:
     """The whole answer for one endpoint."""
     parts = [_head(answer.question)]
     if answer.written is not None:
-        parts.append(_written(answer.written))
+        parts.append(_written(answer, answer.written))
     parts.append(_enough(answer))
     parts += [part for part in (_quoted(answer), _sensitive(answer), _soak(answer), _rests(answer)) if part]
     return "\n\n".join(parts)
@@ -60,14 +68,20 @@ def _head(question: Question) -> str:
     return "\n".join(_wrapped(line) for line in lines)
 
 
-def span(value: Interval, scale: float = 1.0) -> str:
-    """`2.31 s (2.0 to 2.7)`."""
-    low, high = words.seconds(value.low * scale), words.seconds(value.high * scale)
-    return f"{words.seconds(value.value * scale)} ({low} to {high})"
+def seconds(value: float) -> str:
+    """`2.31 s`; a queue that grows has no end."""
+    return words.seconds(value) if math.isfinite(value) else "no end"
+
+
+def span(value: Interval) -> str:
+    """`2.31 s (2.0 s to 2.7 s)`."""
+    return f"{seconds(value.value)} ({seconds(value.low)} to {seconds(value.high)})"
 
 
 def response(seen: Response) -> list[str]:
     """What users see, in lines."""
+    if not seen.stable:
+        return ["more comes than a replica can answer: the queue grows without end"]
     lines = [f"p50 {span(seen.p50)}, p95 {span(seen.p95)}, p99 {span(seen.p99)}"]
     if seen.tpot.value > 0:
         lines.append(f"first token p95 {span(seen.ttft)}, each one after {span(seen.tpot)}")
@@ -75,12 +89,26 @@ def response(seen: Response) -> list[str]:
     return lines
 
 
-def _written(written: AsWritten) -> str:
+def verdict(answer: Answer) -> str:
+    """Whether the fleet as written will do, and whether the interval leaves room for doubt."""
+    written = answer.written
+    if written is None:
+        return "nothing is written to judge"
+    if not written.judged.meets:
+        return "does NOT meet its objective"
+    seen, timed = written.peak, answer.question.promise.timed
+    over = [name for name, limit in timed.items() if seen is not None and getattr(seen, name).high > limit]
+    if over and seen is not None:
+        high = ", ".join(f"{name} {seconds(getattr(seen, name).high)}" for name in over)
+        return f"meets its objective by the forecast, and not by the end of its interval ({high})"
+    return "meets its objective"
+
+
+def _written(answer: Answer, written: AsWritten) -> str:
     judged = written.judged
     way = judged.written.way
-    verdict = "meets its objective" if judged.meets else "does NOT meet its objective"
     paid = words.count(judged.devices, way.unit)
-    head = f"AS WRITTEN: {verdict}"
+    head = f"AS WRITTEN: {verdict(answer)}"
     lines = [
         f"{words.count(judged.replicas, 'replica')} of {way}: {judged.in_use:g} of {paid} in use",
     ]
@@ -88,13 +116,17 @@ def _written(written: AsWritten) -> str:
         lines += [f"at the peak: {line}" if number == 0 else line for number, line in enumerate(response(written.peak))]
     lines += [f"{'ok ' if check.met else 'NO '} {check.says}" for check in judged.checks]
     lines.append(f"what binds: {judged.binds.says}")
+    idle = judged.devices - judged.in_use
+    if idle > 0.5:
+        cost = words.dollars(written.paid.bill.devices * idle / judged.devices)
+        lines.append(f"idle: {idle:g} of {paid}, {cost} a month")
     lines.append(money(written.paid.bill))
     per = written.paid.unit
     each = f"{words.dollars(per.per_thousand_requests)} per 1,000 requests" if per.per_thousand_requests else ""
     if per.per_million_tokens and per.per_million_output:
         each += f", {words.dollars(per.per_million_tokens)} per million tokens"
         each += f" ({words.dollars(per.per_million_output)} per million of output)"
-    return "\n".join([head, _list([line for line in (*lines, each) if line])])
+    return "\n".join([_wrapped(head), _list([line for line in (*lines, each) if line])])
 
 
 def money(bill: Bill) -> str:
@@ -128,42 +160,50 @@ def why(answer: Answer, sized: Sized) -> str:
     carries = f"a replica carries {words.rate(mine.capacity.rate)}, held by {mine.capacity.binds}"
     if best is None or mine == best.fleet:
         asked = "if you take what it asks" if mine.way.accept else "as asked"
-        return f"the cheapest {asked}: {carries}" if best else carries
+        where = " of all GPUs" if is_market(mine.way.pool) else ""
+        return f"the cheapest {asked}{where}: {carries}" if best else carries
     less = best.fleet.dollars - mine.dollars
     if less > 0:
         return f"{words.dollars(less)} a month less, if you take what it asks: {carries}"
     return sized.why
 
 
+def measure(answer: Answer) -> str:
+    """What is promised, to be shown of each fleet: `p95`, or another when that is not promised."""
+    timed = answer.question.promise.timed
+    return "p95" if "p95" in timed or not timed else next(iter(timed))
+
+
 def _enough(answer: Answer) -> str:
     found = shown(answer)
     if not found:
         return _impossible(answer)
-    rows = [_row(number, one) for number, one in enumerate(found, start=1)]
+    parts = [] if answer.impossible is None else [_impossible(answer)]
     ways = words.count(len(answer.ranking.fleets), "way")
     head = f"WHAT IS ENOUGH (devices alone; {ways} to run it will do, {len(answer.ranking.refused)} will not)"
-    columns: list[Column] = [
-        "no", "fleet", ("replicas", "count"), "devices", ("$/month", "dollars"), ("p95", "p95"), "asks",
-    ]  # fmt: skip
+    name = measure(answer)
+    columns: list[Column] = ["no", "fleet", ("replicas", "count"), "devices", ("$/month", "dollars"), name, "asks"]
+    rows = [_row(number, one, name) for number, one in enumerate(found, start=1)]
     notes = [f"{number}: {why(answer, one)}" for number, one in enumerate(found, start=1)]
     if any(asks(one) != "-" for one in found):
         notes.append(
             "ASKS: `GPUs` that are not in `compute`, at the price list's price; a precision whose quality you would "
             "have to accept (`allow: [fp8]`)"
         )
-    said = "\n".join([_wrapped(head), table(rows, columns), _list(notes)])
-    return f"{_impossible(answer)}\n\n{said}" if answer.impossible is not None else said
+    parts.append("\n".join([_wrapped(head), table(rows, columns), _list(notes)]))
+    return "\n\n".join(parts)
 
 
-def _row(number: int, sized: Sized) -> dict[str, object]:
+def _row(number: int, sized: Sized, name: str) -> dict[str, object]:
     fleet, seen = sized.fleet, sized.peak
+    what = f"{fleet.way.slice} of " if fleet.way.slice else f"{fleet.way.gpus} x "
     return {
         "no": number,
-        "fleet": str(fleet.way).replace("-SXM", "").replace("1 x cpu", "cpu"),
+        "fleet": f"{what}{fleet.way.device.removesuffix('-SXM')} {fleet.way.precision.upper()}",
         "count": fleet.replicas,
         "devices": words.count(fleet.devices, fleet.way.unit),
         "dollars": words.dollars(fleet.dollars),
-        "p95": words.seconds(seen.p95.value) if seen else "<unknown>",
+        name: seconds(getattr(seen, name).value) if seen else "<unknown>",
         "asks": asks(sized),
     }
 
@@ -275,4 +315,14 @@ def levers(found: Levers) -> str:
         for row in found.rows
     ]
     columns: list[Column] = ["lever", ("saves alone", "alone"), ("saves on top", "on_top"), ("bill after it", "total")]
-    return f"OF {words.dollars(found.base)} A MONTH AS WRITTEN\n{table(rows, columns)}"
+    return f"OF {words.dollars(found.base)} A MONTH AS WRITTEN\n{table(rows, columns)}\n{_list(LEVERS)}"
+
+
+def budget(fleets: Fleets, limit: Rate | None) -> str:
+    """The fleets as written against the budget; "" when there is none, or nothing is written."""
+    if limit is None or fleets.written is None:
+        return ""
+    most = monthly(limit)
+    over = fleets.written - most
+    word = f"OVER by {words.dollars(over)}" if over > 0 else f"{words.dollars(-over)} are left"
+    return f"budget {words.dollars(most)} a month: {words.dollars(fleets.written)} as written, {word}"

@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "approve": ("approve:approve", "Let a step begin that waits for approval."),
     "drift": ("drift:drift", "Show how far inputs and predictions have moved."),
     "cost": ("cost:cost", "Show what it costs."),
+    "calibrate": ("calibrate:calibrate", "Fit the forecasts to measurements of your own endpoint."),
     "catalog": ("catalog:catalog", "Show the GPUs, prices and models that are known, and this machine."),
 }
 """Each verb: `module:command` in `mainspring.cli`, and its line of help."""

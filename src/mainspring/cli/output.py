@@ -44,6 +44,11 @@ class Options:
     debug: bool = False
     color: bool = True
 
+    def at(self, path: Path | None) -> None:
+        """Take the stack file from an argument: the file itself, or its folder."""
+        if path is not None:
+            self.file = path / "mainspring.yaml" if path.is_dir() else path
+
     @property
     def folder(self) -> Path:
         """The folder that the stack file is in."""

@@ -17,7 +17,7 @@ from mainspring.cli.client import Client, NotUp
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import length
 from mainspring.errors import InputError
-from mainspring.stack.load import NAME, check, parse
+from mainspring.stack.load import check, parse
 from mainspring.stack.model import Stack
 from mainspring.stack.notes import notes
 from mainspring.stack.resolve import revision
@@ -152,8 +152,7 @@ def plan(options: Options, path: Path | None, endpoint: str | None, report: Path
     what binds, and what would be enough; the exit status is 3 when it does not. Of a file that runs on this machine:
     what differs from what is up, or all of it when nothing is up.
     """
-    if path is not None:
-        options.file = path / NAME if path.is_dir() else path
+    options.at(path)
     document = check(options.file)
     fleets = None
     if wants_fleet(document.stack):
@@ -162,7 +161,8 @@ def plan(options: Options, path: Path | None, endpoint: str | None, report: Path
         fleets = plan_fleet(options, document, endpoint, report)
     if planned_only(document.stack):
         if fleets is None:
-            raise InputError("nothing-to-plan", planned_only(document.stack)[0], "mainspring explain serving.traffic")
+            message = "no endpoint says what its traffic is, so there is nothing to plan"
+            raise InputError("nothing-to-plan", message, "mainspring explain serving.traffic")
         emit_fleet(fleets, options.output)
     else:
         _here(options, document.stack, None if fleets is None else fleets.told())

@@ -5,6 +5,8 @@ What this is: two verbs. Who calls it: `cli/main.py`. What it must never do: imp
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from mainspring.cli.output import Options, emit, pass_options, state, talk
@@ -15,10 +17,15 @@ from mainspring.stack.schema import json_schema
 
 
 @click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--schema", is_flag=True, help="Print the JSON schema instead.")
 @pass_options
-def validate(options: Options, *, schema: bool) -> None:
-    """Read the stack file and show every problem in it, each with its place and the nearest valid key."""
+def validate(options: Options, *, path: Path | None, schema: bool) -> None:
+    """Read the stack file and show every problem in it, each with its place and the nearest valid key.
+
+    PATH is a stack file or its folder.
+    """
+    options.at(path)
     if schema:
         emit(json_schema(), "json")
         return

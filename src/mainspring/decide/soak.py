@@ -29,6 +29,10 @@ SLOWER = 1.2  # the regression of p95 that is asked about
 MANY = 10**9  # requests: more is never
 
 
+LARGE = 20_000
+"""Counts from which a binomial tail is taken from the normal law."""
+
+
 @dataclass(frozen=True, slots=True)
 class Canary:
     """A stage of a rollout and the traffic that it meets."""
@@ -82,15 +86,16 @@ class Soak:
         sees = f"{self.requests:,} requests are too few to abort, even if all of them fail"
         if self.detects < 1:
             sees = (
-                f"{self.requests:,} requests see an error share of {self.detects:.1%} or more with 90 %, "
-                f"and abort from {self.abort_from} errors"
+                f"{self.requests:,} requests notice an error share of {self.detects * 100:.2g} % or more, nine times "
+                f"in ten, and are aborted from {self.abort_from} errors on"
             )
         if self.certain:
-            sure = f"they certify errors below {self.objective:.2%} with up to {self.promote_up_to} errors"
+            sure = f"they certify errors below {self.objective * 100:g} % with up to {self.promote_up_to} errors"
         else:
             share = f"{self.share:.0%} of the requests here" if self.share <= 1 else "more requests than there are here"
             sure = (
-                f"they cannot certify errors below {self.objective:.2%} (without any error: {self.certifies:.2%}); "
+                f"they cannot certify errors below {self.objective * 100:g} %: without any error they certify "
+                f"{self.certifies * 100:.2g} %; "
                 f"that takes {self.needed:,} requests ({self.needed_fixed:,} at one look): {self.hours:,.1f} h so, "
                 f"{self.hours_everywhere:,.1f} h in all regions, or {share} in the time given"
             )
@@ -111,13 +116,14 @@ Verdict = Literal["promote", "hold", "abort"]
 def soak(canary: Canary, objective: float, *, abort: float | None = None, p50: float = 0.0, p95: float = 0.0) -> Soak:
     """What a canary can find out about an objective on errors (0.001 for 99.9 %) and, with p50 and p95, about latency.
 
-    `abort` is the share of errors in `abort: {errors: ...}`; without one it is the objective.
+    `abort` is the share of errors in `abort: {errors: ...}`; without one, or with one that any or no errors reach, it
+    is the objective, which is more than 0 and less than 1.
     """
-    bound = objective if abort is None else abort
+    bound = abort if abort is not None and 0.0 < abort < 1.0 else objective
     count = canary.requests
     needed = certain_after(objective)
     hours = needed / canary.per_second / 3600.0 if canary.per_second > 0 else math.inf
-    slow = slow_after(p50, p95) if 0 < p50 <= p95 else None
+    slow = slow_after(p50, p95) if 0 < p50 <= p95 < math.inf else None
     others = 1.0 - canary.share
     return Soak(
         count,
@@ -229,6 +235,9 @@ def at_least(bad: int, total: int, share: float) -> float:
         return 0.0
     if share >= 1.0:
         return 1.0
+    if bad > LARGE:  # the normal law with a continuity correction: off by less than 1e-3 there
+        spread = math.sqrt(total * share * (1.0 - share))
+        return 1.0 - NormalDist().cdf((bad - 0.5 - total * share) / spread)
     number = np.arange(1, bad)
     steps = np.log((total - number + 1) / number) + math.log(share) - math.log1p(-share)
     logs = total * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(steps)])

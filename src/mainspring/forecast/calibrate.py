@@ -142,7 +142,7 @@ def _problem(points: Sequence[Measurement], prior: Coefficients | None) -> Probl
         left[np.ix_(held, held)] = covariance(block, block)
     return Problem(
         points=points,
-        cases=stack([terms(one.setup, one.mean_prompt, one.mean_output) for one in points]),
+        cases=stack([terms(one.setup, one.mean_prompt, one.mean_output, burst=one.burst) for one in points]),
         load=np.array([one.concurrency for one in points]),
         measured=np.log(np.array([one.tpot for one in points] + [one.ttft for one in points])),
         base=np.array([list(base.logs(one.setup).values()) for one in points]).T,

@@ -7,8 +7,8 @@ The batch `B` is what is in flight, or what memory has room for. A decode step r
 of the sum of cubes: the larger of the two, rounded where they meet), reads the cache of each sequence, exchanges, and
 has fixed costs for each layer, each sequence and itself. While a request makes its output, each of the other `B - 1`
 is replaced once, so it waits `B - 1` prompts in its time: the time per token has a part `interleave (B-1) prompt /
-output`. The first token waits for its own prompt, half a step, and part of the others' prompts; and where memory
-binds, for one of the `B` to end: `(C/B - 1)` times the time of a whole request.
+output`. The first token waits for its own prompt, half a step, and part of the others' prompts (half of all for those that came in a
+burst); and where memory binds, for one of the `B` to end: `(C/B - 1)` times the time of a whole request.
 """
 
 from __future__ import annotations
@@ -136,6 +136,6 @@ def loop(t: Terms, concurrency: Floats, log: dict[str, Floats]) -> Times:
     others = np.maximum(batch - 1.0, 0.0) * grows
     stolen = c["interleave"] * others / np.maximum(t.output, 1.0)
     tpot = (parts[0] + parts[1] + parts[2] + parts[3]) / t.gained + stolen
-    own = c["first"] + alone + 0.5 * tpot + c["queue"] * others
+    own = c["first"] + alone + 0.5 * tpot + (c["queue"] + 0.5 * t.burst) * others
     wait = np.maximum(concurrency / batch - 1.0, 0.0) * (own + t.output * tpot)
     return Times(batch, fits, *parts, stolen, tpot, own + wait, alone)

@@ -12,7 +12,8 @@ number of GPUs squared, which twins of the same run show: `tp` GPUs with spread 
 8 x 8), and copies as `tp = dp` with `ep = tp x dp`. Both are read as what they are.
 
 InferenceMAX draws each length between 0.8 and 1 of the nominal one (its README: `RANDOM_RANGE_RATIO` 0.8), so the mean
-is 0.9 of what the row says; its three pairs of lengths are read so unless a column `drawn` says otherwise.
+is 0.9 of what the row says; and it counts ten times as many requests as it keeps in flight, of which the first tenth
+come at once. Its three pairs of lengths are read so unless columns `drawn` and `burst` say otherwise.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ NEEDED = (
 NAMED = re.compile(r"_c(\d+)_")
 """Requests in flight in the name of a row, where there is a column `id`: some rows have them as their batch already."""
 
-DRAWN = {(1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0)}
+PUBLIC = {(1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0)}
 """InferenceMAX's pairs of lengths."""
 
 NODE = 8
@@ -65,6 +66,7 @@ class Measurement:
     ttft: float  # s
     tpot: float  # s
     drawn: float = 1.0  # mean length over the nominal one
+    burst: float = 0.0  # share of the requests that came at once at the start
 
     @property
     def mean_prompt(self) -> float:
@@ -151,14 +153,19 @@ def _measurement(row: Mapping[str, str], where: str) -> Measurement:
         concurrency=_load(row, where),
         ttft=_number(row, "silicon_ttft_ms", where) / 1e3,
         tpot=_number(row, "silicon_tpot_ms", where) / 1e3,
-        drawn=_drawn(row, where),
+        drawn=_share(row, "drawn", where, 0.9, 1.0),
+        burst=_share(row, "burst", where, 0.1, 0.0),
     )
 
 
-def _drawn(row: Mapping[str, str], where: str) -> float:
-    if row.get("drawn"):
-        return min(_number(row, "drawn", where), 1.0)
-    return 0.9 if (float(row["isl"]), float(row["osl"])) in DRAWN else 1.0
+def _share(row: Mapping[str, str], column: str, where: str, public: float, own: float) -> float:
+    """A share that a column may say; else that of InferenceMAX's runs for its pairs of lengths, or of other runs."""
+    if row.get(column):
+        value = _number(row, column, where)
+        if value > 1:
+            raise InputError("bad-measurements", f"{where}: `{column}` is `{row[column][:40]}`, not a share", HINT)
+        return value
+    return public if (_number(row, "isl", where), _number(row, "osl", where)) in PUBLIC else own
 
 
 def _load(row: Mapping[str, str], where: str) -> float:

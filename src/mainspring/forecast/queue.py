@@ -129,7 +129,7 @@ def capacity(
 def most(known: Curve, promise: Promise, *, variability: float = 1.0) -> Capacity:
     """The same for a curve that is there already, to a thousandth of the replica's largest rate."""
     limits = promise.timed
-    alone = _broken(_seen(known, Arrivals(LEAST, variability)), limits)
+    alone = _broken(_seen(known, Arrivals(LEAST)), limits)  # a lone request has no queue, however they come
     if alone:
         return _none(known, limits, alone)
     top = float(known.rates[-1])
@@ -141,7 +141,10 @@ def most(known: Curve, promise: Promise, *, variability: float = 1.0) -> Capacit
             low = middle
         else:
             high = middle
-    low = max(low, LEAST)
+    if low <= 0.0:
+        near = _broken(_seen(known, Arrivals(high, variability)), limits) or {binds: 0.0}
+        name = next(iter(near))
+        return Capacity(None, name, None, f"{name} is kept for a lone request only, not at {high:.2g} requests/s")
     broken = _broken(_seen(known, Arrivals(high, variability)), limits) if high < top else {}
     if broken:
         binds = max(broken, key=lambda name: broken[name] / limits[name])

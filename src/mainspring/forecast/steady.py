@@ -55,12 +55,14 @@ def steady(
     coefficients: Coefficients,
     *,
     cached: float = 0.0,
+    burst: float = 0.0,
 ) -> Steady:
     """Forecast a closed loop of `concurrency` requests of `prompt` and `output` tokens; `cached`: share of prefix hits.
 
-    `concurrency` below one counts as one, above 131,072 as that.
+    `burst`: share of the requests whose time counts that came at once at the start, as a benchmark starts; 0 is a loop
+    that has been going for long. `concurrency` below one counts as one, above 131,072 as that.
     """
-    curve = _curve(setup, float(prompt), float(output), float(cached), coefficients)
+    curve = _curve(setup, float(prompt), float(output), float(cached), float(burst), coefficients)
     at = min(max(float(concurrency), 1.0), float(NODES[-1]))
     upper = min(int(np.searchsorted(NODES, at)), len(NODES) - 1)
     lower = max(upper - 1, 0)
@@ -84,12 +86,14 @@ def steady(
 
 
 @lru_cache(maxsize=4096)
-def _curve(setup: Setup, prompt: float, output: float, cached: float, coefficients: Coefficients) -> Curve:
+def _curve(
+    setup: Setup, prompt: float, output: float, cached: float, burst: float, coefficients: Coefficients
+) -> Curve:
     """The curve of one case."""
     log = logs(setup, coefficients)
     held = coefficients.anchors.get(group(setup))
     prompts = np.append(PROMPTS[prompt > PROMPTS], prompt) if held else np.array([prompt])
-    times = equations.loop(terms(setup, prompts[:, None], output, cached), NODES[None, :], log)
+    times = equations.loop(terms(setup, prompts[:, None], output, cached, burst), NODES[None, :], log)
     tpot, ttft = times.tpot, times.ttft
     if held:
         more = correction(held, setup, coefficients.version(setup), prompts, output, NODES)

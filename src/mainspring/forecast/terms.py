@@ -54,6 +54,7 @@ class Terms:
     tried: Floats  # tokens that one step puts through the model for each sequence
     gained: Floats  # of them that are kept, expected
     guess: Floats  # cost of guessing them, in steps
+    burst: Floats  # share of the requests that came all at once, at the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,13 @@ def _draft(draft: tuple[int, float, float] | None) -> tuple[float, float, float]
     return guesses + 1.0, kept, guesses * cost
 
 
-def terms(setup: Setup, prompt: float | Floats, output: float | Floats, cached: float = 0.0) -> Terms:
-    """The terms of requests of `prompt` and `output` tokens; `cached`: share of the prompt that needs no prefill."""
+def terms(
+    setup: Setup, prompt: float | Floats, output: float | Floats, cached: float = 0.0, burst: float = 0.0
+) -> Terms:
+    """The terms of requests of `prompt` and `output` tokens.
+
+    `cached`: share of the prompt that needs no prefill; `burst`: share of the requests that came at once at the start.
+    """
     f = _fixed(setup)
     long, out = np.asarray(prompt, float), np.asarray(output, float)
     new = np.maximum(long * (1.0 - cached), 1.0)
@@ -133,6 +139,7 @@ def terms(setup: Setup, prompt: float | Floats, output: float | Floats, cached: 
         chunks=np.ceil(new / setup.chunk), output=out,
         room=arr(f.pool), memory=arr(f.room.total), sequence=np.maximum(_held_bytes(setup, held), 1.0),
         tried=arr(f.draft[0]), gained=arr(f.draft[1]), guess=arr(f.draft[2]),
+        burst=arr(burst),
     )  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def _loads(made: Answer, ways: Forecasts) -> tuple[Load, ...]:
 def _with_soak(made: Answer, endpoint: Endpoint, question: Question) -> Answer:
     """The answer, with what the first canary of the rollout can find out."""
     canary = next((stage for stage in endpoint.rollout if stage.canary is not None), None)
-    if canary is None or endpoint.objective.availability is None or not canary.for_:
+    if canary is None or not endpoint.objective.availability or not canary.for_:
         return made
     seen = made.written.mean if made.written else made.best.peak if made.best else None
     return replace(made, soak=_soaked(canary, endpoint, question, seen))

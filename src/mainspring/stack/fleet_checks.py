@@ -102,7 +102,8 @@ def _traffic(name: str, endpoint: Endpoint, compute: Compute, places: Places) ->
     if traffic is None:
         return
     loc = ("serving", name, "traffic")
-    if traffic.requests is None and traffic.trace is None:
+    said = places.find((*loc, "requests"))[1] > len(loc)  # one that is wrong by itself was told already
+    if traffic.requests is None and traffic.trace is None and not said:
         yield places.problem(loc, "no-rate", "say how many `requests` there are, such as `500k/day`, or name a `trace`")
     if traffic.requests is not None and traffic.requests.count <= 0:
         yield places.problem((*loc, "requests"), "no-rate", "there are no requests: write more than 0")

@@ -98,7 +98,7 @@ def _replicas(parts: Parts, places: Places) -> Iterator[Problem]:
     for name, endpoint in parts.serving.items():
         low, high = endpoint.replicas.low, endpoint.replicas.high
         if low < 1 or high > MAX_REPLICAS:
-            message = f"`{low}..{high}` is out of range: between 1 and {MAX_REPLICAS} replicas are wanted"
+            message = f"`{endpoint.replicas}` is out of range: between 1 and {MAX_REPLICAS} replicas are wanted"
             yield places.problem(("serving", name, "replicas"), "bad-replicas", message)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from mainspring.stack.base import Name, Section
 from mainspring.stack.fleet_units import Count, Factor, Gpus, Spread, Tokens
@@ -39,6 +39,13 @@ class Objective(Section):
     """The mean time from one token to the next, such as `25ms`; for language models."""
     availability: Share | None = None
     """The share of requests that must be answered, such as `99.9%`."""
+
+    @field_validator("availability")
+    @classmethod
+    def _possible(cls, availability: float | None) -> float | None:
+        if availability is not None and availability > 0.999999:
+            raise ValueError(f"`{availability:.9g}` is more than can be promised: write `99.9999%` at most")
+        return availability
 
 
 class Truth(Section):
@@ -126,7 +133,7 @@ class Traffic(Section):
     """Tokens of an answer, such as `{p50: 90, p95: 150}`; for language models."""
     cached: Share = 0.0
     """The share of prompt tokens that the prefix cache answers. Default: 0%."""
-    variability: float | None = Field(default=None, gt=0, le=10_000)
+    variability: float | None = Field(default=None, gt=0, le=1000)
     """The squared coefficient of variation of the gaps between requests; 1 is Poisson. Default: the trace's, or 1."""
     trace: str | None = None
     """A trace of requests beside this file: lengths, variability and rate come from it where they are not given."""
