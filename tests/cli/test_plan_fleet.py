@@ -88,7 +88,7 @@ def test_a_fleet_that_is_too_small(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "AS WRITTEN: does NOT meet its objective" in done.stdout
     assert "does not meet the objective of `chat`" in done.stderr
-    assert "without 1 node: 0 of" in done.stdout
+    assert "0 replicas left without 1 node" in " ".join(done.stdout.split())
 
 
 def test_an_impossible_objective_says_what_is_possible(tmp_path: Path) -> None:

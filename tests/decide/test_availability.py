@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from itertools import product
 
 import pytest
@@ -132,3 +134,20 @@ def test_the_fewest_are_enough_and_one_fewer_is_not(need, regions, per_node, nod
 def test_every_assumption_says_where_it_comes_from():
     """No number without a source and a basis."""
     assert all(one.source and one.basis in {"read", "memory", "assumed", "user"} for one in ASSUMED.values())
+
+
+def test_tens_of_thousands_of_nodes_are_exact_and_quick():
+    """A region of 50,000 nodes loses what the binomial says, term by term in logarithms; nodes that scatter are no
+    slower for being many.
+    """
+    count, node, spare = 50_000, 0.999, 70
+    lost = [
+        math.exp(math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+                 + k * math.log(1 - node) + (count - k) * math.log(node))
+        for k in range(spare + 1)
+    ]  # fmt: skip
+    assert available([count], [count], count - spare, node) == pytest.approx(math.fsum(lost), abs=1e-9)
+    began = time.process_time()
+    for more in range(20):
+        assert 0.99 < available([33_000 + more] * 3, [30_000] * 3, 66_000, 0.95, 0.9999) < 1
+    assert time.process_time() - began < 1.0

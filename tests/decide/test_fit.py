@@ -165,15 +165,18 @@ def test_context_is_the_models_own():
 
 
 def test_other_models_on_slices_and_small_gpus():
-    """A ranker of 400 MB fits the smallest slice; a vision model of 12 GB doesn't, and the sentence says how much."""
+    """A ranker of 400 MB fits the smallest slice; 12 GB of a vision model don't, and it says so; at INT8 they do."""
     small = mig.profile("H100-SXM", "1g.10gb")
     assert isinstance(fit_graph(GraphShape("ranker", 10**8, 4e8, 2e8, 1e7), H100, 32, small), FitsGraph)
     refused = fit_graph(GraphShape("vision", 6 * 10**9, 12e9, 2e12, 1e8), H100, 8, small)
     assert isinstance(refused, Refusal)
     assert (
         refused.why
-        == "12 GB of weights and 1.6 GB for rows and runtime don't fit in the 9.4 GB that one 1g.10gb of H100-SXM gives"
+        == "12 GB of weights and 905 MB for rows and runtime don't fit in the 9.4 GB that one 1g.10gb of H100-SXM gives"
     )
+    half = fit_graph(GraphShape("vision", 6 * 10**9, 12e9, 2e12, 1e8), H100, 8, small, precision="int8")
+    assert isinstance(half, FitsGraph)
+    assert half.needed == pytest.approx(6e9 + 0.25 * 8 * 1e8 / 4 + 0.75 * GIB)
     assert isinstance(fit_graph(GraphShape("vision", 6 * 10**9, 12e9, 2e12, 1e8), T4, 8), FitsGraph)
 
 

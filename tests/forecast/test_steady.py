@@ -121,7 +121,8 @@ def test_an_unmeasured_group_is_never_faster_than_its_bandwidth() -> None:
     for name in ("T4", "L4", "A10G", "L40S", "A100", "RTX-4090", "MI300X"):
         case = setup("llama-3.1-8b", name, 1, "int4" if name == "T4" else "fp16")
         told = steady(case, 512, 128, 1, builtin())
-        assert told.tpot >= 0.95 * case.shape.weight_bytes(case.precision) / case.gpu.bandwidth * 0.9
+        read = case.shape.weight_bytes(case.precision) - 2 * case.shape.lookup
+        assert told.tpot >= read / case.gpu.bandwidth * (1 - 1e-9)
         assert told.basis == "assumed"
 
 
@@ -129,7 +130,7 @@ def test_bases() -> None:
     """A point that was measured says so; its neighbour is fitted, another engine extrapolated, another GPU assumed."""
     known = setup("llama-3.1-70b", "h100", 4)
     told = {
-        "measured": steady(known, 1024, 1024, 16, builtin()),
+        "measured": steady(known, 921.6, 921.6, 16, builtin()),
         "fitted": steady(known, 1024, 1024, 20, builtin()),
         "extrapolated": steady(replace(known, engine="sglang"), 1024, 1024, 16, builtin()),
         "assumed": steady(replace(known, gpu=gpus.find("MI300X")), 1024, 1024, 16, builtin()),
@@ -157,6 +158,14 @@ def test_a_prefix_cache_and_drafts_are_assumed() -> None:
     assert found.tpot < plain.tpot
     assert guessed.tpot < plain.tpot
     assert found.basis == guessed.basis == "assumed"
+
+
+def test_a_burst_at_the_start_waits_longer() -> None:
+    """Requests that come at once wait for half of the others: a tenth of them moves the mean by a twentieth."""
+    known = setup("llama-3-70b", "h100", 4, "fp16")
+    calm, ramp = (steady(known, 2000, 500, 32, nothing(), burst=share) for share in (0.0, 0.1))
+    assert ramp.tpot == calm.tpot
+    assert ramp.ttft - calm.ttft == pytest.approx(0.05 * 31 * prefill(known, 2000, nothing()), rel=0.15)
 
 
 def test_drafts_by_the_formula() -> None:

@@ -164,3 +164,12 @@ def test_slices_must_be_the_hardware_s() -> None:
     (question,) = asked(CASE.replace("4 x h100 ", "1 x 1g.10gb of h100 ")).questions
     assert question.written is not None
     assert (question.written.way.slice, question.written.way.slots) == ("1g.10gb", 7)
+
+
+def test_the_largest_batch_and_the_disks_of_nodes_are_the_file_s() -> None:
+    """`batch.size` bounds what a server answers at once; `weights.cache: node` says that nodes keep the weights."""
+    (kept,) = asked(CASE).questions
+    assert (kept.demand.batch, kept.weights_cached) == (32, True)
+    assert ", cache: node}" in CASE
+    (question,) = asked(CASE.replace(", cache: node}", "}\n    batch: {size: 8}", 1)).questions
+    assert (question.demand.batch, question.weights_cached) == (8, False)

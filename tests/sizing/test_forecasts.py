@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mainspring.facts import cpus, gpus, models
+from mainspring.decide.fit import FitsGraph, fit_graph
+from mainspring.facts import cpus, gpus, mig, models
+from mainspring.facts.shapes import GraphShape
 from mainspring.forecast import graph, lengths
 from mainspring.forecast.coefficients import builtin
 from mainspring.forecast.promise import Promise
 from mainspring.sizing.answer import Asks, answer
 from mainspring.sizing.forecasts import forecasts, graph_limit
 from mainspring.sizing.question import Demand, Pool, Question, Site, Survive, Tariff, Way
+from mainspring.sizing.thinning import shared, thinned
 
 REGIONS = ("a",)
 
@@ -49,10 +55,10 @@ def test_a_slice_that_nobody_shares_is_paid_as_a_whole_gpu():
     """By itself a slice costs its GPU; where others share the GPU it costs its part."""
     way = Way("A100-80GB", "A100-80GB-SXM", slice="1g.10gb", slots=7)
     costs = {}
-    for shared in (False, True):
-        question = asked(models.graphs()["resnet-50"], shared=shared)
+    for paid in (False, True):
+        question = asked(models.graphs()["resnet-50"], shared=paid)
         found = answer(question, forecasts(question, None))
-        costs[shared] = next(
+        costs[paid] = next(
             each for each in found.ranking.fleets if each.way.slice == way.slice and each.way.pool == way.pool
         )
     assert costs[False].devices == 1
@@ -81,15 +87,164 @@ def test_a_p99_is_turned_into_the_p95_that_it_asks_for():
     assert graph_limit(Promise(p95=1.0)) == 1.0
     assert graph_limit(Promise(p99=1.0)) == pytest.approx(math.log(20) / math.log(100))
     assert graph_limit(Promise(p95=0.5, p99=1.0)) == 0.5
+    assert graph_limit(Promise(availability=0.999)) == math.inf
 
 
 def test_rows_of_a_request_count():
-    """Ten rows a request is a tenth of the requests."""
-    question = asked(models.graphs()["vit-b-16"])
-    known, way = forecasts(question, None), Way("H100", "H100-SXM")
-    one = known.capacity(way, question.demand, question.promise).rate
-    ten = known.capacity(way, Demand("rank", 1.0, rows=10.0), question.promise).rate
-    assert ten == pytest.approx(one / 10)
+    """Ten rows a request is a tenth of the requests at most; a hundred thousand keep no limit of milliseconds."""
+    question = asked(models.graphs()["bert-base"], p95=0.1)
+    known, way = forecasts(question, None), Way("T4", "T4")
+    one, ten, many = (
+        known.capacity(way, replace(question.demand, rows=rows), question.promise) for rows in (1.0, 10.0, 1e5)
+    )
+    assert 0 < ten.rate <= one.rate / 10 * (1 + 1e-9)
+    assert ten.response.p95.value <= 0.1 * (1 + 1e-9)
+    assert (many.rate, many.response) == (0.0, None)
+    assert "for 100,000 rows in batches of 64 on 1 x T4" in many.reason
+    (offer,) = known.nearest(way, replace(question.demand, rows=1e5), question.promise)
+    assert known.capacity(way, replace(question.demand, rows=1e5), Promise(p95=offer.value * 1.01)).rate > 0
+
+
+def test_the_file_s_largest_batch_is_kept():
+    """A replica that may answer one row at a time carries less than with batches of 64; each says so in its p95."""
+    question = asked(models.graphs()["resnet-50"], p95=0.3)
+    known, way = forecasts(question, None), Way("T4", "T4")
+    rates = []
+    for batch in (1, 8, 64):
+        demand = replace(question.demand, batch=batch)
+        rates.append(known.capacity(way, demand, question.promise).rate)
+        full = batch / graph.batch_seconds(question.model, gpus.find("T4"), "fp16", batch).seconds
+        assert rates[-1] <= graph.FULL * full * (1 + 1e-9)
+        assert not known.response(way, demand, full * 1.01).stable
+    assert rates == sorted(rates)
+    assert rates[2] > 1.5 * rates[0]
+
+
+@pytest.mark.parametrize("name", ["resnet-50", "bert-base", "ranker-dlrm", "yolov8m", "minilm-l6"])
+def test_what_is_shown_keeps_what_was_promised_and_fits(name):
+    """At its rate each way's p95 is within the limit, in batches that its memory holds, however it is asked."""
+    shape = models.graphs()[name]
+    a100 = gpus.find("A100-80GB")
+    listed = [Way("T4", "T4"), Way("A100-80GB", a100.name), Way("cpu-8", "cpu-8", precision="fp32", unit="server")]
+    listed += [Way("A100-80GB", a100.name, slice=one.name, slots=len(one.starts)) for one in mig.profiles(a100.mig)]
+    for way, limit, rows in itertools.product(listed, (0.01, 0.05, 0.3, 2.0), (1.0, 40.0)):
+        question = asked(shape, p95=limit)
+        question = replace(question, demand=replace(question.demand, rows=rows, batch=4096))
+        known = forecasts(question, None)
+        found = known.capacity(way, question.demand, question.promise)
+        if found.rate:
+            again = known.response(way, question.demand, found.rate)
+            assert again.p95.value == pytest.approx(found.response.p95.value)
+            assert again.p95.value <= limit * (1 + 1e-9)
+            assert again.utilisation <= graph.FULL * (1 + 1e-9)
+
+
+def test_the_batch_is_what_the_memory_holds():
+    """A model whose rows take 1 GB each is answered in smaller batches on a slice than on the whole GPU."""
+    shape = GraphShape("wide", 10**8, 4e8, 1e9, 8e9, 10)
+    a100 = gpus.find("A100-80GB")
+    question = asked(shape, p95=60.0)
+    known = forecasts(question, None).capacity._ask.__self__
+    small, whole = Way("A100-80GB", a100.name, slice="1g.10gb", slots=7), Way("A100-80GB", a100.name)
+    batches = {}
+    for way in (small, whole):
+        _, found = known._chosen(shape, way, question.demand, question.promise)
+        batches[way] = found.largest
+        part = mig.profile(a100.mig, way.slice) if way.slice else None
+        assert isinstance(fit_graph(shape, a100, found.largest, part), FitsGraph)
+        assert not isinstance(fit_graph(shape, a100, found.largest * 2, part), FitsGraph) or found.largest == 64
+    assert 1 < batches[small] < batches[whole]
+
+
+@pytest.mark.parametrize("device", ["T4", "cpu-8"])
+def test_no_limit_is_never_stricter_than_a_loose_one(device):
+    """What promises no time carries at least as much as what promises a minute, or an hour."""
+    way = Way(device, device, precision="fp16" if device == "T4" else "fp32")
+    for shape in models.graphs().values():
+        question = asked(shape)
+        known = forecasts(question, None)
+        free = known.capacity(way, question.demand, Promise()).rate
+        assert free > 0
+        for limit in (1.0, 60.0, 3600.0):
+            assert known.capacity(way, question.demand, Promise(p95=limit)).rate <= free * (1 + 1e-9)
+
+
+@given(
+    st.floats(0.05, 200.0).filter(lambda value: value != 1.0),
+    st.floats(1e-3, 1e7),
+    st.floats(1.0, 50.0),
+    st.floats(0.5, 20.0),
+)
+@settings(max_examples=60)
+def test_more_replicas_share_smoother_arrivals(variability, peak, more, base):
+    """The rate of one is that of arrivals no smoother than its part; the replicas needed never fall with the peak."""
+
+    def rate_of(value):
+        return base / (1.0 + 0.1 * value)
+
+    def needed(each):
+        demand = Demand("x", each, 1.0, variability=variability)
+        rate, at = shared(demand, rate_of)
+        assert rate <= rate_of(thinned(demand, rate)) * (1 + 1e-9)
+        assert min(rate_of(variability), rate_of(1.0)) * (1 - 1e-9) <= rate
+        assert rate_of(at) <= rate * (1 + 1e-9)
+        return each / rate
+
+    assert needed(peak * more) >= needed(peak) * (1 - 1e-9)
+
+
+def test_arrivals_are_thinned_over_the_replicas():
+    """With a variability of 20, twelve times a replica's rate needs far fewer than twelve unthinned; p95 is kept."""
+    question = chat(90, 150, Promise(p95=3.0))
+    way = Way("H100", "H100-SXM", 4)
+    known = forecasts(question, builtin())
+
+    def carried(rate, variability=20.0):
+        demand = replace(question.demand, rate=rate, peak=1.0, variability=variability)
+        found = known.capacity(way, demand, question.promise)
+        again = known.response(way, demand, found.rate)
+        assert again.p95.value == pytest.approx(found.response.p95.value)
+        assert again.p95.value <= 3.0 * 1.001
+        return found.rate
+
+    alone, poisson = carried(0.01), carried(0.01, 1.0)
+    rates = [carried(alone * times) for times in (1, 2, 3, 5, 8, 12, 30, 100, 1000)]
+    replicas = [alone * times / rate for times, rate in zip((1, 2, 3, 5, 8, 12, 30, 100, 1000), rates, strict=True)]
+    assert rates[0] == alone < 0.8 * poisson
+    assert replicas == sorted(replicas)
+    assert rates[-1] > 0.97 * poisson
+    assert max(rates) <= poisson
+
+
+def test_more_traffic_is_never_cheaper_whatever_the_arrivals():
+    """The cheapest fleet never gets cheaper as the peak grows, with smooth and with bursty arrivals."""
+    plain = chat(90, 150, Promise(p95=4.0))
+    known = forecasts(plain, builtin())
+    for variability in (0.3, 8.0):
+        costs = []
+        for peak in (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0):
+            question = replace(plain, demand=replace(plain.demand, peak=peak, variability=variability))
+            found = answer(question, known, Asks(sensitive=False))
+            costs.append(found.best.fleet.dollars if found.best else math.inf)
+        assert costs == sorted(costs)
+        assert math.isfinite(costs[0])
+
+
+def test_weights_on_the_nodes_own_disks_are_back_sooner():
+    """A node that must fetch image and weights is away for longer: the same fleet is there less of the time."""
+    sites, way = (Site("us", 3, 3, 2),), Way("H100", "H100-SXM", 4)
+    question = chat(90, 150, Promise(p95=4.0))
+    fetched, kept = (
+        forecasts(replace(question, weights_cached=cached), builtin()).availability(way, sites, 3, (3,))
+        for cached in (False, True)
+    )
+    assert 0.9 < fetched < kept < 1.0
+    other = asked(models.graphs()["resnet-50"])
+    fetched, kept = (
+        forecasts(replace(other, weights_cached=cached), None).availability(Way("T4", "T4"), sites, 3, (3,))
+        for cached in (False, True)
+    )
+    assert 0.9 < fetched < kept < 1.0
 
 
 def test_availability_rises_with_replicas_and_nodes_that_are_spare():

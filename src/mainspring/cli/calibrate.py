@@ -22,7 +22,8 @@ def calibrate(options: Options, file: Path, out: Path) -> None:
 
     FILE.csv has one row a run with a constant number of requests in flight: backend (vllm, trtllm, sglang), model_path,
     system (the GPU), isl and osl (tokens in and out), batch_size (requests in flight), tp_size, silicon_ttft_ms,
-    silicon_tpot_ms; and may have backend_version, precision, kv_precision, attention_dp_size, moe_tp_size, moe_ep_size.
+    silicon_tpot_ms; and may have backend_version, precision, kv_precision, attention_dp_size, moe_tp_size,
+    moe_ep_size, drawn (mean length over isl and osl) and burst (share of the requests that came at once at the start).
     """
     from mainspring.forecast.accuracy import by, errors, mean
     from mainspring.forecast.calibrate import calibrate as fit

@@ -81,12 +81,15 @@ def _clear() -> None:
 
 
 def judged(fleets: Fleets) -> None:
-    """Raise `ObjectiveNotMet` when an endpoint's fleet will not do."""
+    """Raise `ObjectiveNotMet` when a fleet will not do, or a pool is promised twice."""
     failed = [answer.question.demand.endpoint for answer in fleets.answers if not answer.met]
     if failed:
         names = ", ".join(f"`{name}`" for name in failed)
         message = f"the fleet as written does not meet the objective of {names}"
         raise ObjectiveNotMet("objective-not-met", message, "mainspring explain serving.objective")
+    if not fleets.met:
+        says = next(check.says for check in fleets.shared if not check.met)
+        raise ObjectiveNotMet("pool-too-small", f"{says}", "mainspring explain compute.nodes")
 
 
 def _only(questions: tuple[Question, ...], endpoint: str) -> tuple[Question, ...]:
@@ -109,8 +112,8 @@ def _coefficients(folder: Path) -> Coefficients:
 
 def _show(fleets: Fleets, stack: Stack, *, whole: bool) -> None:
     said = "\n\n".join(fleet_table.text(answer) for answer in fleets.answers) if whole else fleet_table.summary(fleets)
-    over = fleet_table.budget(fleets, stack.cost.budget)
-    emit(f"{said}\n\n{over}" if over else said)
+    more = [fleet_table.pools(fleets) if whole else "", fleet_table.budget(fleets, stack.cost.budget)]
+    emit("\n\n".join([said, *(part for part in more if part)]))
 
 
 def _write(path: Path, page: str) -> None:

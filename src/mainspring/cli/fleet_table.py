@@ -18,14 +18,16 @@ from mainspring.sizing.answer import Answer, AsWritten, Sized
 from mainspring.sizing.bill import Bill
 from mainspring.sizing.fleet import Fleets, monthly
 from mainspring.sizing.given import is_market
+from mainspring.sizing.judge import Check
 from mainspring.sizing.levers import Levers
 from mainspring.sizing.question import Question, Way
+from mainspring.sizing.rank import Refused
 from mainspring.stack.units import Rate
 
 ROWS = 5
 """Fleets that are shown beside the cheapest of each kind."""
 LEVERS = (
-    "right-size: the cheapest kind and number of GPUs or CPU servers; slices: parts of a GPU (MIG), with whole ones paid",
+    "right-size: the cheapest kind and number of GPUs or CPU servers; slices: parts of a GPU (MIG), whole ones paid",
     "precision: those that `allow` has; spot: up to `cost.spot` of a fleet, where its availability still holds",
     "reserved: a year's commitment for what is used enough; follow: replicas follow the hours of the week (assumed)",
 )
@@ -114,8 +116,9 @@ def _written(answer: Answer, written: AsWritten) -> str:
     ]
     if written.peak is not None:
         lines += [f"at the peak: {line}" if number == 0 else line for number, line in enumerate(response(written.peak))]
-    lines += [f"{'ok ' if check.met else 'NO '} {check.says}" for check in judged.checks]
+    lines += [_checked(check) for check in judged.checks]
     lines.append(f"what binds: {judged.binds.says}")
+    lines += _repaired(answer)
     idle = judged.devices - judged.in_use
     if idle > 0.5:
         cost = words.dollars(written.paid.bill.devices * idle / judged.devices)
@@ -127,6 +130,17 @@ def _written(answer: Answer, written: AsWritten) -> str:
         each += f", {words.dollars(per.per_million_tokens)} per million tokens"
         each += f" ({words.dollars(per.per_million_output)} per million of output)"
     return "\n".join([_wrapped(head), _list([line for line in (*lines, each) if line])])
+
+
+def _repaired(answer: Answer) -> list[str]:
+    """The file's own kind of replica, as many as are needed."""
+    repair = answer.repair
+    if repair is None:
+        return []
+    if isinstance(repair, Refused):
+        return [f"more of the same will not do: {repair.why}"]
+    devices = words.count(repair.fleet.devices, repair.fleet.way.unit)
+    return [f"more of the same: {repair.why}, {devices}, {words.dollars(repair.fleet.dollars)} a month"]
 
 
 def money(bill: Bill) -> str:
@@ -197,6 +211,7 @@ def _enough(answer: Answer) -> str:
 def _row(number: int, sized: Sized, name: str) -> dict[str, object]:
     fleet, seen = sized.fleet, sized.peak
     what = f"{fleet.way.slice} of " if fleet.way.slice else f"{fleet.way.gpus} x "
+    what = f"{fleet.way.cores:g} cores of " if fleet.way.cores else what
     return {
         "no": number,
         "fleet": f"{what}{fleet.way.device.removesuffix('-SXM')} {fleet.way.precision.upper()}",
@@ -271,7 +286,7 @@ def summary(fleets: Fleets) -> str:
                 "endpoint": answer.question.demand.endpoint,
                 "written": short(written.judged.replicas, written.judged.written.way) if written else "<none>",
                 "now": words.dollars(written.paid.bill.devices) if written else "<none>",
-                "met": "yes" if answer.met else "NO",
+                "met": {True: "yes", False: "NO", None: "-"}[answer.verdict],
                 "enough": short(best.fleet.replicas, best.fleet.way) if best else "nothing will do",
                 "dollars": words.dollars(best.fleet.dollars) if best else "<none>",
             }
@@ -287,19 +302,32 @@ def summary(fleets: Fleets) -> str:
     parts = [table(rows, columns)]
     if fleets.levers is not None:
         parts.append(levers(fleets.levers))
-    if fleets.written is not None and fleets.enough is not None:
-        sums = (
-            f"in all {words.dollars(fleets.written)} a month as written, {words.dollars(fleets.enough)} would be enough"
-        )
-        parts.append(_wrapped(sums))
+    parts.append(_list([*_sums(fleets), *(_checked(check) for check in fleets.shared)]))
     parts.append("each in full: mainspring plan --endpoint NAME")
     return "\n\n".join(parts)
+
+
+def _sums(fleets: Fleets) -> list[str]:
+    lines = []
+    if fleets.written is not None:
+        lines.append(f"in all {words.dollars(fleets.written)} a month as written, what is paid besides included")
+    if fleets.enough is not None:
+        line = f"{words.dollars(fleets.enough)} would be enough, with the precisions that `allow` has, on demand"
+        extra = fleets.enough - fleets.parts if fleets.parts is not None else 0.0
+        whole = f" ({words.dollars(extra)} of it for the rest of GPUs that slices leave)" if extra > 0.5 else ""
+        lines.append(line + whole)
+    return lines
+
+
+def _checked(check: Check) -> str:
+    return f"{'ok ' if check.met else 'NO '} {check.says}"
 
 
 def short(replicas: int, way: Way) -> str:
     """`5 x 4 H100 FP16`, for tables of many."""
     device = way.device.removesuffix("-SXM")
-    what = f"{way.slice} {device}" if way.slice else f"{way.gpus} {device}" if way.gpus > 1 else device
+    cores = f"{way.cores:g} cores {device}" if way.cores else ""
+    what = cores or (f"{way.slice} {device}" if way.slice else f"{way.gpus} {device}" if way.gpus > 1 else device)
     return f"{replicas} x {what} {way.precision.upper()}"
 
 
@@ -316,6 +344,11 @@ def levers(found: Levers) -> str:
     ]
     columns: list[Column] = ["lever", ("saves alone", "alone"), ("saves on top", "on_top"), ("bill after it", "total")]
     return f"OF {words.dollars(found.base)} A MONTH AS WRITTEN\n{table(rows, columns)}\n{_list(LEVERS)}"
+
+
+def pools(fleets: Fleets) -> str:
+    """Whether the pools that several endpoints share hold them all; "" where none is shared."""
+    return "\n".join(_wrapped(_checked(check)) for check in fleets.shared)
 
 
 def budget(fleets: Fleets, limit: Rate | None) -> str:

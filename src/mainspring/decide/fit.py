@@ -18,7 +18,7 @@ from mainspring.facts.mig import Profile, profiles
 from mainspring.facts.shapes import GraphShape, ModelShape
 from mainspring.facts.support import supports, supports_cache
 from mainspring.facts.visible import visible
-from mainspring.forecast.memory import USED, Room, graph_bytes, room
+from mainspring.forecast.memory import USED, Room, graph_bytes, graph_weights, room
 from mainspring.forecast.setup import Setup
 
 LARGEST = 16
@@ -80,14 +80,22 @@ def fit(setup: Setup, length: float, sequences: float = 1.0, slice_: Profile | N
     return _remedied(refusal, setup, length, sequences, slice_)
 
 
-def fit_graph(shape: GraphShape, gpu: Gpu, batch: float = 1.0, slice_: Profile | None = None) -> FitsGraph | Refusal:
+def fit_graph(
+    shape: GraphShape, gpu: Gpu, batch: float = 1.0, slice_: Profile | None = None, precision: str = "fp16"
+) -> FitsGraph | Refusal:
     """Decide whether a model of another kind fits on one GPU or on one slice of it, with rows in batches of `batch`."""
-    needed = graph_bytes(shape, batch)
-    there = (slice_.memory if slice_ else visible(gpu)) * USED
+    needed = graph_bytes(shape, gpu, precision, batch)
+    there = graph_there(gpu, slice_)
     if needed <= there:
         return FitsGraph(needed, there)
-    held = f"{_size(shape.weight_bytes)} of weights and {_size(needed - shape.weight_bytes)} for rows and runtime"
+    weights = graph_weights(shape, gpu, precision)
+    held = f"{_size(weights)} of weights and {_size(needed - weights)} for rows and runtime"
     return Refusal("weights", f"{held} don't fit in the {_size(there)} that {_where(gpu, 1, slice_)} gives")
+
+
+def graph_there(gpu: Gpu, slice_: Profile | None = None) -> float:
+    """Bytes of one GPU, or of one slice of it, that a model of another kind may take."""
+    return (slice_.memory if slice_ else visible(gpu)) * USED
 
 
 def groups(shape: ModelShape, largest: int = LARGEST) -> tuple[int, ...]:

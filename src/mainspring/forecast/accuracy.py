@@ -42,9 +42,7 @@ def errors(points: Sequence[Measurement], coefficients: Coefficients) -> list[Er
     """The error of each point."""
     found = []
     for one in points:
-        told = steady(
-            one.setup, one.mean_prompt, one.mean_output, one.concurrency, coefficients, burst=one.burst
-        )
+        told = steady(one.setup, one.mean_prompt, one.mean_output, one.concurrency, coefficients, burst=one.burst)
         found.append(
             Error(
                 one,

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from mainspring.errors import InputError
-from mainspring.forecast import residual
 from mainspring.forecast.equations import NAMES, SAID, SHARES, START
-from mainspring.forecast.levels import UNSTATED, group, levels, newest, precision
+from mainspring.forecast.levels import UNSTATED, group, levels, newest
 from mainspring.forecast.residual import Anchors
 from mainspring.forecast.setup import Basis, Rests, Setup
 
@@ -207,6 +206,3 @@ def _read(document: Any) -> Anchors:
         rows[:, 6],
         rows[:, 7],
     )
-
-
-__all__ = ["Coefficients", "builtin", "nothing", "precision", "residual"]

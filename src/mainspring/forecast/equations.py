@@ -7,8 +7,8 @@ The batch `B` is what is in flight, or what memory has room for. A decode step r
 of the sum of cubes: the larger of the two, rounded where they meet), reads the cache of each sequence, exchanges, and
 has fixed costs for each layer, each sequence and itself. While a request makes its output, each of the other `B - 1`
 is replaced once, so it waits `B - 1` prompts in its time: the time per token has a part `interleave (B-1) prompt /
-output`. The first token waits for its own prompt, half a step, and part of the others' prompts (half of all for those that came in a
-burst); and where memory binds, for one of the `B` to end: `(C/B - 1)` times the time of a whole request.
+output`. The first token waits for its own prompt, half a step, and part of the others' prompts (half of all of them for
+requests that came in a burst); and where memory binds, for one of the `B` to end: `(C/B - 1)` times a whole request.
 """
 
 from __future__ import annotations

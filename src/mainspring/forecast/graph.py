@@ -19,7 +19,8 @@ from typing import Literal
 from mainspring.errors import InputError
 from mainspring.facts.cpus import Cpu
 from mainspring.facts.gpus import Gpu
-from mainspring.facts.shapes import BYTES, GraphShape
+from mainspring.facts.shapes import GraphShape
+from mainspring.forecast.memory import graph_bytes, graph_element, graph_weights
 from mainspring.forecast.setup import Basis, Rests
 
 Device = Gpu | Cpu
@@ -64,17 +65,11 @@ CPU = Efficiency(
 GRAIN = 2e6
 """Operations of a row that are worth a core of its own: below it, cores answer different requests."""
 
-CONTEXT = 0.5e9
-"""Bytes that a GPU process holds before any model (CUDA context and libraries; assumed)."""
-
-LIVE = 0.25
-"""Share of a row's activations that is in memory at once (assumed; half of them written, half of those in use)."""
-
 CACHE, CACHED = 4e6, 10.0
 """Bytes of weights a core that stay in its caches between calls, and how much faster they are read (assumed)."""
 
 WIRE = 20e-6
-"""Seconds of a core that a request takes besides the model: reading it, checking it, writing the answer (assumed)."""
+"""Seconds of a core that a row takes besides the model: reading it, checking it, writing the answer (assumed)."""
 
 FULL = 0.85
 """Share of the rate of full batches that a server is planned for at most, however loose the limit is."""
@@ -105,11 +100,12 @@ class GraphForecast:
 class Capacity:
     """The largest rate that meets a latency limit."""
 
-    requests: float  # rows/s of the device; 0 when even one row alone is too slow
+    requests: float  # requests/s of the device; 0 when even a lone one is too slow
     batch: float  # rows of a batch at that rate, mean
     largest: int  # rows of a batch that the server should be set to
-    p95: float  # s at that rate; of one row alone when `requests` is 0
+    p95: float  # s at that rate; of a lone request, in the batches that are best for it, when `requests` is 0
     utilisation: float  # of the rate at which the queue grows without end
+    full: float  # requests/s at which it does
     rests: tuple[Rests, ...]
 
 
@@ -149,12 +145,6 @@ def batch_seconds(shape: GraphShape, device: Device, precision: str, batch: floa
     return GraphForecast(costs.seconds(batch), binds, costs.cores, costs.servers, _rests(device))
 
 
-def memory(shape: GraphShape, device: Device, precision: str, batch: float) -> float:
-    """Bytes that one server of the model needs: weights, what is in use of a batch, and on a GPU the context."""
-    live = LIVE * shape.activation_bytes * _element(device, precision) / 4.0 * batch
-    return _stored(shape, device, precision) + live + (CONTEXT if isinstance(device, Gpu) else 0.1e9)
-
-
 def capacity(
     shape: GraphShape,
     device: Device,
@@ -163,12 +153,19 @@ def capacity(
     batch_max: int = 64,
     share: float = 1.0,
     full: float = FULL,
+    *,
+    rows: float = 1.0,
+    variability: float = 1.0,
+    memory: float = math.inf,
 ) -> Capacity:
-    """The largest rate of Poisson requests of one row each whose 95th percentile of latency is within the limit, in s.
+    """The largest rate of requests of `rows` rows each whose 95th percentile of latency is within the limit, in s.
 
-    The server takes all that waits, up to `batch_max` rows, whenever it is free. Largest batches of powers of two up to
-    `batch_max` are tried, none beyond `full` of its rate of full batches. Monotone in the limit. On a CPU a request
-    costs `WIRE` besides the model; on a GPU that work is done meanwhile. Approximation: see `_p95`.
+    The server takes all rows that wait, up to `batch_max`, whenever it is free; a request is answered with the last of
+    its rows. Largest batches of powers of two, and of whole requests, up to `batch_max` are tried, those that need more
+    than `memory` bytes aside, none beyond `full` of its rate of full batches. An infinite limit leaves only that.
+    Monotone in the limit, never more for more rows. `variability` is that of the gaps between the device's requests,
+    1 for Poisson. On a CPU a row costs `WIRE` besides the model; on a GPU that work is done meanwhile. Approximation:
+    see `_p95`. Raises `InputError` (`bad-limit`, `bad-batch`, `bad-share`, `unknown-precision`).
     """
     if not latency_limit > 0:
         raise InputError("bad-limit", f"a latency limit of `{latency_limit:g}` s is not above 0", "mainspring plan")
@@ -176,25 +173,53 @@ def capacity(
         raise InputError("bad-batch", f"`{batch_max}` rows is not between 1 and 65,536", "mainspring plan")
     if not 0 < full < 1:
         raise InputError("bad-share", f"`{full:g}` of full load is not between 0 and 1", "mainspring plan")
+    if not rows >= 1:
+        raise InputError("bad-batch", f"a request of `{rows:g}` rows is not of 1 or more", "mainspring plan")
     costs = _served(shape, device, precision, share)
-    sizes = sorted({min(1 << power, batch_max) for power in range(17)})
-    rate, largest = max((_largest_rate(costs, size, latency_limit, full), -size) for size in sizes)
-    size = -largest
-    p95 = _p95(costs, rate, size) if rate else costs.seconds(1)
+    each = _split(variability, costs.servers)
+    sizes = [size for size in _sizes(batch_max, rows) if graph_bytes(shape, device, precision, size) <= memory] or [1]
+    rate, largest = max((_largest_rate(costs, size, latency_limit, full, rows, each), -size) for size in sizes)
+    size, alone = -largest, 0.0
+    if not rate:
+        alone, size = min((_alone(costs, rows, one), one) for one in sizes)
     return Capacity(
         requests=rate * costs.servers,
-        batch=min(max(costs.settled(rate), 1.0), float(size)),
+        batch=min(max(costs.settled(rate * rows), 1.0), float(size)),
         largest=size,
-        p95=p95,
-        utilisation=rate * costs.seconds(size) / size,
+        p95=_p95(costs, rate, size, rows, each) if rate else alone,
+        utilisation=rate * rows * costs.seconds(size) / size,
+        full=size / costs.seconds(size) / rows * costs.servers,
         rests=_rests(device),
     )
 
 
-def p95(shape: GraphShape, device: Device, precision: str, rate: float, largest: int, share: float = 1.0) -> float:
-    """95th percentile of latency in s at `rate` rows/s of the device; infinite where the queue grows without end."""
+def p95(
+    shape: GraphShape,
+    device: Device,
+    precision: str,
+    rate: float,
+    largest: int,
+    share: float = 1.0,
+    *,
+    rows: float = 1.0,
+    variability: float = 1.0,
+) -> float:
+    """95th percentile of latency in s at `rate` requests/s of the device, of `rows` rows each; that of a lone request
+    at 0, infinite where the queue grows without end.
+    """
     costs = _served(shape, device, precision, share)
-    return _p95(costs, max(rate, 0.0) / costs.servers, largest)
+    return _p95(costs, max(rate, 0.0) / costs.servers, largest, rows, _split(variability, costs.servers))
+
+
+def _split(variability: float, servers: int) -> float:
+    """Variability of what comes to each of a device's servers (as `queue.thinned`)."""
+    return 1.0 + (variability - 1.0) / servers
+
+
+def _sizes(most: int, rows: float) -> list[int]:
+    """Largest batches that are worth a try: powers of two, and the same of whole requests."""
+    whole = math.ceil(rows)
+    return sorted({min(unit << power, most) for power in range(17) for unit in (1, whole)})
 
 
 def _served(shape: GraphShape, device: Device, precision: str, share: float) -> _Costs:
@@ -205,20 +230,25 @@ def _served(shape: GraphShape, device: Device, precision: str, share: float) -> 
     return replace(costs, visits=costs.visits + WIRE / min(costs.cores, 1.0))
 
 
-def _largest_rate(costs: _Costs, size: int, limit: float, full: float) -> float:
+def _largest_rate(costs: _Costs, size: int, limit: float, full: float, rows: float, variability: float) -> float:
     """Bisection: `_p95` grows with the rate."""
-    if costs.seconds(1) > limit:
+    if _alone(costs, rows, size) > limit:
         return 0.0
-    low, high = 0.0, full * size / costs.seconds(size)
-    if _p95(costs, high, size) <= limit:
+    low, high = 0.0, full * size / costs.seconds(size) / rows
+    if _p95(costs, high, size, rows, variability) <= limit:
         return high
     for _ in range(ROUNDS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _p95(costs, middle, size) <= limit else (low, middle)
+        low, high = (middle, high) if _p95(costs, middle, size, rows, variability) <= limit else (low, middle)
     return low
 
 
-def _p95(costs: _Costs, rate: float, size: int) -> float:
+def _alone(costs: _Costs, rows: float, size: int) -> float:
+    """Seconds of a lone request in batches of up to `size` rows: one, or as many full ones as it takes."""
+    return costs.seconds(min(rows, float(size))) * math.ceil(rows / size)
+
+
+def _p95(costs: _Costs, rate: float, size: int, rows: float = 1.0, variability: float = 1.0) -> float:
     """95th percentile of latency of a server that takes what waits, up to `size` rows, whenever it is free.
 
     An approximation in three parts, held against a simulation by a test: the rest of the batch under way (uniform, with
@@ -226,47 +256,39 @@ def _p95(costs: _Costs, rate: float, size: int) -> float:
     servers with dynamic batching", arXiv 1912.06322, and its spread), and the batches in between when more than
     `size` rows wait (heavy traffic of a bulk-service queue: an exponential tail of rho / (2 (1 - rho)) rows, as for
     M/D/1 when `size` is 1).
+
+    Requests of several rows are arrivals in bulk: a batch under way is no smaller than a request, the number of rows
+    that come meanwhile spreads by as much more as a sum of bulks does (its variance by `rows` times, and by
+    `variability` times when the gaps are not Poisson's), and so does the queue. A request of more rows than a batch
+    takes several full batches, one after another, and waits for those of the request before it. Against the simulation
+    23 % below to 34 % above with Poisson gaps, and mostly too high with more variable ones.
     """
     most = costs.seconds(size)
-    load = rate * most / size
+    coming = rate * rows
+    load = coming * most / size
     if load >= 1:
         return float("inf")
-    batch = min(max(costs.settled(rate), 1.0), float(size))
+    batch = min(max(costs.settled(coming), rows), float(size))
     current = costs.seconds(batch)
-    busy = min(rate * current / batch, 1.0)
-    rest = current * max(1.0 - 0.05 / busy, 0.0) if busy > 0 else 0.0
+    busy = min(coming * current / batch, 1.0)
+    rest = current * max(rows / size, 1.0) * max(1.0 - 0.05 / busy, 0.0) if busy > 0 else 0.0
     # A large batch takes longer, so that the next is large too: an autoregression, whose variance grows by this.
     row = (most - current) / (size - batch) if size > batch else 0.0
-    wander = 1.0 - min(rate * row, 0.99) ** 2
-    spread = 1.645 * math.sqrt(batch * busy / wander) if size > 1 else 0.0
-    own = costs.seconds(min(batch + spread, float(size)))
-    over = 3.0 * load / (2.0 * (1.0 - load)) * most / size  # ln 20 is 3.0
+    wander = 1.0 - min(coming * row, 0.99) ** 2
+    bulk = rows * max(variability, 0.0)
+    spread = 1.645 * math.sqrt(bulk * batch * busy / wander) if size > rows else 0.0
+    own = costs.seconds(min(batch + spread, float(size))) * math.ceil(rows / size)
+    over = 3.0 * load / (2.0 * (1.0 - load)) * most / size * bulk  # ln 20 is 3.0
     # The three are not at their worst together: the parts that vary add by their squares.
     return own + math.hypot(rest, over)
-
-
-def _element(device: Device, precision: str) -> float:
-    """Bytes of an activation: those of the weights, but no fewer than two on a GPU and four on a CPU, INT8 aside."""
-    if precision not in BYTES:
-        raise InputError("unknown-precision", f"no precision is known as `{precision}`", "mainspring catalog gpus")
-    if precision == "int8":
-        return 1.0
-    return max(BYTES[precision], 2.0 if isinstance(device, Gpu) else 4.0)
-
-
-def _stored(shape: GraphShape, device: Device, precision: str) -> float:
-    """Bytes of the weights at a precision; trees stay as they are, and a CPU computes FP16 in FP32."""
-    if shape.visits or (isinstance(device, Cpu) and precision != "int8"):
-        return shape.weight_bytes
-    return min(shape.weight_bytes, shape.parameters * BYTES[precision])
 
 
 @lru_cache(maxsize=4096)
 def _costs(shape: GraphShape, device: Device, precision: str, share: float) -> _Costs:
     if not 0 < share <= 1:
         raise InputError("bad-share", f"a share of `{share:g}` is not above 0 and at most 1", "mainspring plan")
-    each = _element(device, precision)
-    stored = _stored(shape, device, precision)
+    each = graph_element(device, precision)
+    stored = graph_weights(shape, device, precision)
     # A table of embeddings is not read as a whole: a row touches no more weights than it has multiply-adds.
     width = stored / shape.parameters if shape.parameters else 0.0
     touched = stored if shape.visits else min(stored, shape.flops / 2 * width)

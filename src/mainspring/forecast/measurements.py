@@ -29,7 +29,7 @@ from mainspring.errors import InputError
 from mainspring.facts import gpus, models
 from mainspring.facts.gpus import Gpu
 from mainspring.facts.shapes import BYTES, ModelShape
-from mainspring.forecast.levels import UNSTATED, architecture, engine, group
+from mainspring.forecast.levels import UNSTATED, engine, group
 from mainspring.forecast.setup import Setup
 
 HINT = "mainspring calibrate --help"
@@ -249,6 +249,3 @@ def names(measurements: list[Measurement]) -> dict[str, str]:
         one.group: f"{one.setup.shape.name} {one.setup.gpu.name} {one.setup.engine} {one.setup.precision}"
         for one in measurements
     }
-
-
-__all__ = ["Measurement", "architecture", "cache_precision", "names", "read"]

@@ -1,7 +1,8 @@
 """What of a replica's memory is weights, reserve and activations, and how many tokens the rest keeps.
 
-What this is: the arithmetic of memory, once; pure. Who calls it: `forecast/steady.py` (the batch that memory allows),
-`decide/fit.py` (does it fit, and what is nearest). What it must never do: say whether that is enough.
+What this is: the arithmetic of memory, once; pure. Who calls it: `forecast/steady.py` and `forecast/graph.py` (the
+batch that memory allows), `decide/fit.py` (does it fit, and what is nearest). What it must never do: say whether that
+is enough.
 
 A pool of `T x M x 0.9 - weights - T x other`, as vLLM reckons its own (`gpu_memory_utilization` 0.9). `other` has three
 parts, fitted to two readings: a recorded run of vLLM 0.19 with Llama-3.1-8B on one RTX 4090 (chunks of 2,048: 41,408
@@ -17,6 +18,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mainspring.errors import InputError
+from mainspring.facts.cpus import Cpu
+from mainspring.facts.gpus import Gpu
 from mainspring.facts.shapes import BYTES, Attention, GraphShape
 from mainspring.facts.visible import GIB, visible
 from mainspring.forecast.setup import Setup
@@ -38,6 +42,13 @@ SAMPLED = 256 * 4.0 * 6.0
 
 GRAPH_CONTEXT = 0.75 * GIB
 """CUDA context and workspaces of a server of other models (assumed)."""
+
+GRAPH_PROCESS = 0.1e9
+"""Bytes of such a server on a CPU (assumed)."""
+
+LIVE = 0.25
+"""Share of what a row reads and writes that is in memory at once: half of it is written, half of that is still in use
+(assumed)."""
 
 LENGTH = 4096.0
 """Tokens of a sequence that `cache_tokens` counts in, where a window or a fixed state makes the length matter."""
@@ -126,9 +137,27 @@ def activation_bytes(setup: Setup) -> float:
     return 2.0 * setup.chunk * shape.hidden * WIDTHS + SAMPLED * shape.vocab
 
 
-def graph_bytes(shape: GraphShape, batch: float) -> float:
-    """Bytes that a server of another model needs for rows in batches of `batch`.
+def graph_bytes(shape: GraphShape, device: Gpu | Cpu, precision: str, batch: float) -> float:
+    """Bytes that a server of another model needs: weights, what is in use of a batch of so many rows, and the process.
 
-    All that a row reads and writes counts as held at once: too much by what is freed between layers, never too little.
+    Raises `InputError` (`unknown-precision`).
     """
-    return shape.weight_bytes + shape.activation_bytes * batch + GRAPH_CONTEXT
+    live = LIVE * shape.activation_bytes * graph_element(device, precision) / 4.0 * batch
+    process = GRAPH_CONTEXT if isinstance(device, Gpu) else GRAPH_PROCESS
+    return graph_weights(shape, device, precision) + live + process
+
+
+def graph_element(device: Gpu | Cpu, precision: str) -> float:
+    """Bytes of an activation: those of the weights, but no fewer than two on a GPU and four on a CPU, INT8 aside."""
+    if precision not in BYTES:
+        raise InputError("unknown-precision", f"no precision is known as `{precision}`", "mainspring catalog gpus")
+    if precision == "int8":
+        return 1.0
+    return max(BYTES[precision], 2.0 if isinstance(device, Gpu) else 4.0)
+
+
+def graph_weights(shape: GraphShape, device: Gpu | Cpu, precision: str) -> float:
+    """Bytes of the weights at a precision; trees stay as they are, and a CPU computes FP16 in FP32."""
+    if shape.visits or (isinstance(device, Cpu) and precision != "int8"):
+        return shape.weight_bytes
+    return min(shape.weight_bytes, shape.parameters * BYTES[precision])

@@ -91,7 +91,7 @@ def solve(known: Curve, arrivals: Arrivals) -> Response:
     )
 
 
-def thinned(arrivals: Arrivals, replicas: int) -> Arrivals:
+def thinned(arrivals: Arrivals, replicas: float) -> Arrivals:
     """What comes to each of so many replicas when a router picks one at random: rarer, and nearer to Poisson.
 
     Ca2 becomes 1 + (Ca2 - 1) / replicas: a geometric sum of gaps. A router that looks at the load does better.

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from mainspring.decide.soak import Soak
 from mainspring.forecast.promise import Promise
 from mainspring.forecast.setup import Response, Rests
+from mainspring.sizing import words
 from mainspring.sizing.audit import Audited, audit, counted
 from mainspring.sizing.bill import Bill, Unit, bill, unit
 from mainspring.sizing.judge import Judged, judge
-from mainspring.sizing.needs import lot
+from mainspring.sizing.needs import held, lot
 from mainspring.sizing.question import AvailabilityOf, CapacityOf, CeilingOf, Demand, NearestOf, Question, Way
-from mainspring.sizing.rank import Fleet, Known, Ranking, rank, why_lost
+from mainspring.sizing.rank import Fleet, Known, Ranking, Refused, rank, size, why_lost
 from mainspring.sizing.reasons import Impossible, impossible
 from mainspring.sizing.sensitivity import Row, Swing, sensitivity, tornado
 from mainspring.sizing.ways import Allowed, ways
@@ -92,11 +93,19 @@ class Answer:
     assumed: tuple[str, ...]
     soak: Soak | None = None  # when the file has a canary
     options: tuple[Sized, ...] = ()  # the cheapest of each kind: on own pools or not, something to accept or not
+    repair: Sized | Refused | None = (
+        None  # the file's own way in the number that will do; None: it does, or none is there
+    )
 
     @property
     def met(self) -> bool:
         """Whether the fleet as written meets every need; without one, whether any does."""
         return self.written.judged.meets if self.written else self.best is not None
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether it is met; None where nothing is written to judge and something would do."""
+        return None if self.written is None and self.best is not None else self.met
 
     def told(self) -> dict[str, object]:
         """Plain data: what `-o json` prints."""
@@ -159,7 +168,26 @@ def answer(question: Question, forecasts: Forecasts, asks: Asks | None = None) -
             _priced(question, each, why_lost(each, best) if best else "", forecasts, asks)
             for each in _options(everything, asks.elsewhere)
         ),
+        repair=_repair(question, written, forecasts, asks),
     )
+
+
+def _repair(question: Question, written: AsWritten | None, forecasts: Forecasts, asks: Asks) -> Sized | Refused | None:
+    """The written fleet with as many replicas as are needed, and as many nodes: the least change that will do."""
+    if written is None or written.judged.meets:
+        return None
+    way, judged = written.judged.written.way, written.judged
+    found = size(question, way, judged.capacity, forecasts.availability)
+    own, why = question.pool(way.pool), ""
+    if isinstance(found, Refused) and found.unmet is not None:
+        free = replace(own, nodes=dict.fromkeys(own.nodes, None))
+        pools = tuple(free if pool.name == own.name else pool for pool in question.pools)
+        found = size(replace(question, pools=pools), way, judged.capacity, forecasts.availability)
+        why = " and more nodes"
+    if isinstance(found, Refused):
+        return found
+    says = f"{words.count(found.replicas, 'replica')} in place of {judged.replicas:,}{why}"
+    return _priced(question, found, says, forecasts, asks)
 
 
 def _as_asked(ranking: Ranking) -> Ranking:
@@ -215,11 +243,13 @@ def as_written(question: Question, forecasts: Forecasts, asks: Asks) -> AsWritte
     if written.nodes:
         devices = {region: float(count * pool.per_node) for region, count in written.nodes.items()}
     else:
-        devices = {site.region: site.replicas * way.billed for site in judged.sites}
+        devices = {site.region: held(question, way, site.replicas) for site in judged.sites}
     paid = bill(pool, devices, way.mix, asks.fixed)
     seen = [
-        forecasts.response(way, demand, rate / judged.replicas) if forecasts.response and judged.replicas else None
-        for rate in (demand.rate, demand.at_peak)
+        forecasts.response(way, replace(demand, peak=peak), demand.rate * peak / judged.replicas)
+        if forecasts.response and judged.replicas
+        else None
+        for peak in (1.0, demand.peak)
     ]
     longest = forecasts.longest(way, demand, question.promise) if forecasts.longest else {}
     return AsWritten(judged, Paid(paid, unit(paid.total, demand)), seen[0], seen[1], longest)

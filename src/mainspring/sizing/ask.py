@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mainspring.decide.purchase import week
 from mainspring.errors import InputError
 from mainspring.facts import traces
+from mainspring.facts.cpus import Cpu
 from mainspring.facts.gpus import Gpu
 from mainspring.facts.mig import profiles
 from mainspring.facts.shapes import BYTES, GraphShape, ModelShape
@@ -20,7 +21,7 @@ from mainspring.forecast.setup import Lengths
 from mainspring.sizing.given import Given, Read, look_up, market, pools, shape_of
 from mainspring.sizing.question import ON_DEMAND, Demand, Limits, Pool, Question, Survive, Way, Written
 from mainspring.stack.fleet_checks import HERE
-from mainspring.stack.fleet_units import Spread
+from mainspring.stack.fleet_units import Spread, Times
 from mainspring.stack.load import Document
 from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint, Quantiles, Traffic
@@ -54,7 +55,7 @@ def ask(document: Document, read: Read) -> Asked:
 def _question(given: Given, name: str, endpoint: Endpoint, traffic: Traffic, mine: tuple[Pool, ...]) -> Question | None:
     stack = given.document.stack
     shape = shape_of(given, name, endpoint)
-    demand = _demand(given, name, traffic, shape)
+    demand = _demand(given, name, traffic, shape, endpoint.batch.size)
     written = _written(given, name, endpoint, mine)
     if shape is None or demand is None:
         return None
@@ -78,6 +79,7 @@ def _question(given: Given, name: str, endpoint: Endpoint, traffic: Traffic, min
         engine=endpoint.runtime,
         written=written,
         limits=Limits(),
+        weights_cached=endpoint.weights.cache == "node",
         shared=several,
     )
 
@@ -91,7 +93,9 @@ def _promise(endpoint: Endpoint) -> Promise:
     return Promise(said.p95, said.p99, said.ttft, said.tpot, said.availability)
 
 
-def _demand(given: Given, name: str, traffic: Traffic, shape: ModelShape | GraphShape | None) -> Demand | None:
+def _demand(
+    given: Given, name: str, traffic: Traffic, shape: ModelShape | GraphShape | None, batch: int
+) -> Demand | None:
     trace = None
     if traffic.trace is not None:
         with given.at("serving", name, "traffic", "trace"):
@@ -116,6 +120,7 @@ def _demand(given: Given, name: str, traffic: Traffic, shape: ModelShape | Graph
         variability=known if traffic.variability is None else traffic.variability,
         lengths=how_long,
         rows=traffic.rows,
+        batch=batch,
         curve=week(1.0, traffic.peak),
     )
 
@@ -142,20 +147,25 @@ def _written(given: Given, name: str, endpoint: Endpoint, mine: tuple[Pool, ...]
     pool = _chosen(endpoint, mine)
     if pool is None:
         return None
-    wanted, slots = endpoint.gpus, 1
+    wanted, slots, cores = endpoint.gpus, 1, 0.0
     if wanted is not None and wanted.slice:
         with given.at("serving", name, "gpus"):
             slots = _slots(pool, wanted.slice)
+            _one_slice(wanted)
+    if isinstance(pool.device, Cpu) and endpoint.cores is not None:
+        with given.at("serving", name, "cores"):
+            slots, cores = _cores(pool, pool.device, endpoint.cores)
     way = Way(
         pool=pool.name,
         device=pool.device.name,
         gpus=wanted.count if wanted is not None and not wanted.slice else 1,
-        precision=endpoint.precision or "fp16",
+        precision=_precision(endpoint, pool),
         kv=endpoint.kv,
         slice=wanted.slice if wanted is not None else "",
         slots=slots,
         mix=pool.mix,
         unit="GPU" if isinstance(pool.device, Gpu) else "server",
+        cores=cores,
     )
     regions = tuple(region for region in pool.nodes if not endpoint.regions or region in endpoint.regions)
     only = len([one for one in stack.serving.values() if one.traffic is not None]) == 1
@@ -166,9 +176,35 @@ def _written(given: Given, name: str, endpoint: Endpoint, mine: tuple[Pool, ...]
 def _chosen(endpoint: Endpoint, mine: tuple[Pool, ...]) -> Pool | None:
     if endpoint.gpus is not None:
         return next((pool for pool in mine if pool.name == endpoint.gpus.name), None)
-    if endpoint.cores is not None:
-        return next((pool for pool in mine if not isinstance(pool.device, Gpu)), None)
-    return None
+    if endpoint.cores is None:
+        return None
+    servers = [pool for pool in mine if isinstance(pool.device, Cpu)]
+    return next((pool for pool in servers if _cores_of(pool) >= endpoint.cores), servers[0] if servers else None)
+
+
+def _cores_of(pool: Pool) -> int:
+    return pool.device.cores if isinstance(pool.device, Cpu) else 0
+
+
+def _precision(endpoint: Endpoint, pool: Pool) -> str:
+    """What a replica computes in: a CPU in FP32, unless the weights are INT8."""
+    said: str = endpoint.precision or "fp16"
+    return said if isinstance(pool.device, Gpu) or said == "int8" else "fp32"
+
+
+def _cores(pool: Pool, server: Cpu, wanted: float) -> tuple[int, float]:
+    """Replicas of so many cores that one server holds, and the cores of each (0: a whole server)."""
+    if wanted > server.cores:
+        message = f"a replica wants `{wanted:g}` cores, and a server of `{pool.name}` has {server.cores}"
+        raise InputError("too-many-cores", message, f"mainspring explain compute.{pool.name}.cores")
+    slots = int(server.cores / wanted + 1e-9)
+    return slots, wanted if wanted < server.cores else 0.0
+
+
+def _one_slice(wanted: Times) -> None:
+    if wanted.count != 1:
+        message = f"`{wanted}`: a replica runs on one slice; write `1 x {wanted.slice} of {wanted.name}`, and as many "
+        raise InputError("one-slice", f"{message}`replicas` as you want", "mainspring explain serving.gpus")
 
 
 def _slots(pool: Pool, wanted: str) -> int:
@@ -187,6 +223,8 @@ def _deal(replicas: Spread, regions: tuple[str, ...]) -> dict[str, tuple[int, in
     """Replicas by region, least and most; a number in all is dealt out evenly."""
     if replicas.per_region:
         return dict.fromkeys(regions, (replicas.low, replicas.high))
+    if not regions:
+        return {}
     ends = []
     for count in (replicas.low, replicas.high):
         each, more = divmod(count, len(regions))

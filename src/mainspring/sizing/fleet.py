@@ -17,10 +17,13 @@ from mainspring.sizing.answer import Answer, Asks, Forecasts, answer
 from mainspring.sizing.ask import Asked
 from mainspring.sizing.forecasts import forecasts
 from mainspring.sizing.given import is_market
+from mainspring.sizing.judge import Check
 from mainspring.sizing.levers import Levers, levers
 from mainspring.sizing.plain import plain
 from mainspring.sizing.question import Capacity, Demand, Question, Way
+from mainspring.sizing.shared import bills, checks
 from mainspring.sizing.together import packed_dollars
+from mainspring.sizing.told import told_check
 from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint, Stage
 from mainspring.stack.units import Rate
@@ -48,12 +51,36 @@ class Fleets:
     levers: Levers | None = None  # with several endpoints
     loads: Mapping[str, tuple[Load, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    shared: tuple[Check, ...] = ()  # of each pool and region that several endpoints share: whether it holds them all
+
+    @property
+    def met(self) -> bool:
+        """Whether every endpoint meets its objective, and the pools hold them all together."""
+        return all(one.met for one in self.answers) and all(check.met for check in self.shared)
+
+    @property
+    def judged(self) -> int:
+        """Endpoints whose fleet is written, and was judged; of the others the file leaves it to the plan."""
+        return sum(one.written is not None for one in self.answers)
 
     @property
     def written(self) -> float | None:
-        """Dollars a month of the fleets as written, fixed costs included; None where the file leaves one open."""
-        parts = [one.written.paid.bill.devices for one in self.answers if one.written]
-        return sum(parts) + sum(self.fixed.values()) if len(parts) == len(self.answers) else None
+        """Dollars a month of the fleets as written, fixed costs included; None where the file leaves one open.
+
+        A pool whose nodes the file counts is paid for whole, and once, whoever uses it; of others what replicas hold.
+        """
+        if self.judged < len(self.answers):
+            return None
+        made = bills([one.question for one in self.answers])
+        return sum(one.devices for one in made) + sum(self.fixed.values())
+
+    @property
+    def parts(self) -> float | None:
+        """Dollars a month of each endpoint's cheapest fleet, fixed costs included, a slice as its part of a GPU; None
+        where nothing will do for one. What `enough` is above it is for whole GPUs.
+        """
+        known = [one.best.fleet.dollars for one in self.answers if one.best]
+        return sum(known) + sum(self.fixed.values()) if len(known) == len(self.answers) else None
 
     @property
     def enough(self) -> float | None:
@@ -64,15 +91,18 @@ class Fleets:
         if self.levers is not None:
             total = next(row.total for row in self.levers.rows if row.lever == "precision")
             return total + sum(self.fixed.values())
-        parts = [one.best.fleet.dollars for one in self.answers if one.best]
-        return sum(parts) + sum(self.fixed.values()) if len(parts) == len(self.answers) else None
+        return self.parts
 
     def told(self) -> dict[str, object]:
         """Plain data: what `-o json` prints."""
         return {
             "endpoints": [one.told() for one in self.answers],
+            "met": self.met,
+            "judged": self.judged,
+            "shared": [told_check(check) for check in self.shared],
             "fixed": plain(self.fixed),
             "written": plain(self.written),
+            "parts": plain(self.parts),
             "enough": plain(self.enough),
             "levers": _levers_told(self.levers),
             "loads": {
@@ -98,7 +128,8 @@ def _levers_told(found: Levers | None) -> object:
                 "endpoint": one.endpoint,
                 "dollars": plain(one.dollars),
                 "fleet": f"{one.fleet.replicas} x {one.fleet.way}" if one.fleet else "as written",
-                "bought": one.fleet.way.mix.name if one.fleet else None,
+                "bought": one.how,
+                "devices": plain(one.devices),
             }
             for one in found.final
         ],
@@ -132,7 +163,7 @@ def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Te
     if not alone:
         tell("what each lever saves", len(asked.questions), len(asked.questions))
     found = None if alone else _saved(known, stack.cost.spot)
-    return Fleets(tuple(answers), fixed, found, loads, asked.notes)
+    return Fleets(tuple(answers), fixed, found, loads, asked.notes, checks(asked.questions))
 
 
 def monthly(rate: Rate) -> float:
@@ -173,8 +204,9 @@ def _loads(made: Answer, ways: Forecasts) -> tuple[Load, ...]:
         return ()
     found = []
     for point in range(1, POINTS + 1):
-        rate = 1.2 * most * point / POINTS
-        seen = ways.response(way, made.question.demand, rate)
+        load, demand = 1.2 * point / POINTS, made.question.demand
+        rate = most * load
+        seen = ways.response(way, replace(demand, rate=demand.at_peak * load, peak=1.0), rate)  # as many replicas
         if seen is not None and seen.stable:
             found.append(Load(rate, seen))
     return tuple(found)

@@ -15,6 +15,9 @@ from mainspring.sizing.needs import SLACK, replicas_for, shares_after
 from mainspring.sizing.question import AvailabilityOf, Capacity, Mode, Question, Site, Way
 from mainspring.sizing.rank import Refused, size, with_demand
 
+LOTS = 256
+"""Machines that are bought one by one at most; more in equal lots, so that an hour has up to one lot too many."""
+
 Hours = list[dict[str, int]]
 """Replicas by region, for each hour of the curve."""
 
@@ -92,12 +95,14 @@ def buy(question: Question, way: Way, needed: Hours, modes: frozenset[Mode], spo
         kept = tariff.reserved * way.billed if tariff.reserved is not None and "reserved" in modes else None
         loose = tariff.spot * way.billed if tariff.spot is not None and "spot" in modes else None
         prices = Prices(tariff.on_demand * way.billed, kept, loose)
+        lot = -(-max(counts) // LOTS)
+        counts = [-(-count // lot) for count in counts]
         may = [int(count * spot + SLACK) if loose is not None else 0 for count in counts]
         firm = [count - part for count, part in zip(counts, may, strict=True)]
         for mix in (purchase.mix(firm, replace(prices, spot=None)), purchase.mix(may, prices, rules)):
-            dollars += mix.dollars
-            reserved += mix.reserved * way.billed
-            live += mix.spot * way.billed
-            on_demand += mix.on_demand * way.billed
+            dollars += mix.dollars * lot
+            reserved += mix.reserved * way.billed * lot
+            live += mix.spot * way.billed * lot
+            on_demand += mix.on_demand * way.billed * lot
     totals = tuple(sum(hour.values()) for hour in needed)
     return Bought(dollars, totals, reserved, live, on_demand)

@@ -20,6 +20,7 @@ from mainspring.facts.gpus import Gpu
 from mainspring.facts.onnx_graph import from_onnx
 from mainspring.facts.prices import Feed
 from mainspring.facts.shapes import BYTES, GraphShape, ModelShape
+from mainspring.sizing import words
 from mainspring.sizing.question import ON_DEMAND, Mix, Mode, Pool, Tariff
 from mainspring.stack.compute import Buy
 from mainspring.stack.compute import Pool as Written
@@ -183,12 +184,12 @@ def market(mine: tuple[Pool, ...], regions: tuple[str, ...], mix: Mix, *, server
 
 
 def _market_name(device: str) -> str:
-    return f"market:{device}"
+    return f"{words.MARKET}{device}"
 
 
 def is_market(pool: str) -> bool:
     """Whether a pool is one that the file does not have."""
-    return pool.startswith("market:")
+    return pool.startswith(words.MARKET)
 
 
 def shape_of(given: Given, name: str, endpoint: Endpoint) -> ModelShape | GraphShape | None:

@@ -23,10 +23,22 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mainspring.facts.gpus import Gpu
+from mainspring.sizing import words
 from mainspring.sizing.bill import bill
 from mainspring.sizing.follow import Bought, Hours, buy, hours, standing
 from mainspring.sizing.judge import judge
-from mainspring.sizing.question import AvailabilityOf, Capacity, CapacityOf, Mix, Mode, Pool, Question, Way
+from mainspring.sizing.question import (
+    MODES,
+    ON_DEMAND,
+    AvailabilityOf,
+    Capacity,
+    CapacityOf,
+    Mix,
+    Mode,
+    Pool,
+    Question,
+    Way,
+)
 from mainspring.sizing.rank import Fleet, Refused, size
 from mainspring.sizing.ways import Allowed, ways
 
@@ -43,6 +55,28 @@ class Chosen:
     fleet: Fleet | None  # None: as written
     scale: float = 1.0  # of the fleet's devices that are bought, while the file's reserve is kept
     bought: Bought | None = None  # None: in the file's own mix, standing still
+    own: Mix = ON_DEMAND  # how the file buys it
+
+    @property
+    def devices(self) -> dict[str, float]:
+        """Devices by how they are bought, the mean over the hours; empty for a fleet as written."""
+        if self.fleet is None:
+            return {}
+        if self.bought is None:
+            found = {mode: self.fleet.devices * self.fleet.way.mix.share(mode) for mode in MODES}
+        else:
+            held = self.bought
+            found = {"reserved": held.reserved, "on_demand": held.on_demand, "spot": held.spot}
+        return {mode: count * self.scale for mode, count in found.items() if count > 0}
+
+    @property
+    def how(self) -> str:
+        """How it is bought, in words: `69 % reserved + 31 % spot`."""
+        total = sum(self.devices.values())
+        if self.bought is None or not total:
+            return self.own.name
+        parts = [f"{words.share(count / total)} {mode.replace('_', ' ')}" for mode, count in self.devices.items()]
+        return " + ".join(parts) if len(parts) > 1 else parts[0].split(" % ", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +159,7 @@ def _cut(questions: Sequence[Question]) -> tuple[str, ...]:
 def written(question: Question) -> Chosen:
     """What the file's own fleet costs."""
     assert question.written is not None
-    return Chosen(question.demand.endpoint, _written_dollars(question), None)
+    return Chosen(question.demand.endpoint, _written_dollars(question), None, own=question.written.way.mix)
 
 
 def _written_devices(question: Question) -> dict[str, float]:
@@ -182,6 +216,7 @@ class _Endpoint:
         self.reserve = self._reserve()
         self._sized: dict[Way, Fleet | Refused] = {}
         self._hours: dict[Way, Hours | Refused] = {}
+        self._costs: dict[tuple[Way, frozenset[Lever]], Chosen | None] = {}
 
     def capacity(self, way: Way) -> Capacity:
         return self.capacity_of(way, self.question.demand, self.question.promise)
@@ -223,11 +258,17 @@ class _Endpoint:
         return self._hours[way]
 
     def _one(self, way: Way, on: frozenset[Lever], scale: float) -> Chosen | None:
-        """One way's cost: in the file's own mix, or bought as the levers allow when that is cheaper."""
+        """One way's cost, from memory where it was asked for; the levers say what the scale is."""
+        if (way, on) not in self._costs:
+            self._costs[way, on] = self._cost(way, on, scale)
+        return self._costs[way, on]
+
+    def _cost(self, way: Way, on: frozenset[Lever], scale: float) -> Chosen | None:
+        """In the file's own mix, or bought as the levers allow when that is cheaper."""
         fleet = self._size(way)
         if not isinstance(fleet, Fleet):
             return None
-        best = Chosen(self.question.demand.endpoint, fleet.dollars * scale, fleet, scale)
+        best = Chosen(self.question.demand.endpoint, fleet.dollars * scale, fleet, scale, own=way.mix)
         if not {"follow", "spot", "reserved"} & on:
             return best
         needed = self._needed(way, fleet, on)
@@ -236,7 +277,7 @@ class _Endpoint:
         share = self.spot if "spot" in on else way.mix.share("spot")
         bought = buy(self.question, way, needed, modes(way.mix, on), share)
         if bought is not None and bought.dollars < fleet.dollars:
-            return Chosen(self.question.demand.endpoint, bought.dollars * scale, fleet, scale, bought)
+            return Chosen(self.question.demand.endpoint, bought.dollars * scale, fleet, scale, bought, way.mix)
         return best
 
 

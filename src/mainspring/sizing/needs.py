@@ -22,6 +22,9 @@ from mainspring.sizing.question import HOURS, Question, Site, Way
 SLACK = 1e-9
 """A load this much over a whole number of replicas is rounding, not load."""
 
+MOST = 100_000
+"""Replicas of one endpoint that are sized at most: beyond, a way is refused with the number that it would take."""
+
 
 def replicas_for(load: float, rate: float) -> int:
     """The fewest replicas of `rate` requests/s each that carry `load` requests/s."""
@@ -183,6 +186,11 @@ def shares_after(shares: dict[str, float], lost: int) -> dict[str, float]:
         alive = max(len(shares) - lost, 1)
         worst[region] = share / remain if remain > SLACK else 1.0 / alive
     return worst
+
+
+def held(question: Question, way: Way, replicas: int) -> float:
+    """Devices that so many replicas in one region hold: whole ones, unless other endpoints share them."""
+    return replicas * way.billed if question.shared else math.ceil(replicas / way.slots - SLACK) * float(way.gpus)
 
 
 def lot(question: Question, way: Way) -> int:

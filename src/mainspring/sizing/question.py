@@ -101,6 +101,7 @@ class Demand:
     variability: float = 1.0  # squared coefficient of variation of the gaps between arrivals
     lengths: Lengths | None = None  # of a language model's prompts and outputs
     rows: float = 1.0  # of one request, for other models
+    batch: int = 64  # rows that a server answers at once at most, for other models
     curve: tuple[float, ...] = ()  # rate of each hour of a day or a week over the mean; (): unknown
     spread: Literal["share", "capacity"] = "capacity"  # where the traffic of a lost region goes
 
@@ -137,10 +138,11 @@ class Way:
     precision: str = "fp16"
     kv: str = "fp16"
     slice: str = ""  # MIG profile; "": whole devices
-    slots: int = 1  # slices of this profile that one device holds, 1 for whole devices
+    slots: int = 1  # replicas that one device holds as slices of this profile, or by their cores; 1 for whole devices
     mix: Mix = ON_DEMAND
     accept: tuple[str, ...] = ()  # what the user has to accept: "quality at fp8"
     unit: Literal["GPU", "server"] = "GPU"  # what a device is
+    cores: float = 0.0  # of a server that a replica takes; 0: all, and of GPUs
 
     @property
     def billed(self) -> float:
@@ -148,17 +150,19 @@ class Way:
         return self.gpus / self.slots
 
     @property
-    def engine_key(self) -> tuple[str, str, int, str, str, str]:
+    def engine_key(self) -> tuple[str, str, int, str, str, str, float]:
         """What its speed depends on: all but how it is bought."""
-        return (self.pool, self.device, self.gpus, self.precision, self.kv, self.slice)
+        return (self.pool, self.device, self.gpus, self.precision, self.kv, self.slice, self.cores)
 
     def per_node(self, devices: int) -> int:
         """Replicas that a node with so many devices holds."""
-        return devices * self.slots if self.slice else devices // self.gpus
+        return devices * self.slots if self.slice or self.cores else devices // self.gpus
 
     def __str__(self) -> str:
-        """In words: `4 x H100-SXM at FP16`, `1g.10gb of H100-SXM at FP8 with a FP8 cache`."""
+        """`4 x H100-SXM at FP16`, `1g.10gb of H100-SXM at FP8 with a FP8 cache`, `4 cores of cpu-16 at INT8`."""
         what = f"{self.slice} of {self.device}" if self.slice else f"{self.gpus} x {self.device}"
+        if self.cores:
+            what = f"{self.cores:g} {'core' if self.cores == 1 else 'cores'} of {self.device}"
         cache = "" if self.kv in {"fp16", "bf16", ""} else f" with a {self.kv.upper()} cache"
         return f"{what} at {self.precision.upper()}{cache}"
 
@@ -235,6 +239,7 @@ class Question:
     engine: str = "vllm"
     version: str = ""
     written: Written | None = None
+    weights_cached: bool = False  # whether each node keeps a copy of the weights on its own disks
     shared: bool = False  # whether what a slice leaves of its device goes to other endpoints, and is theirs to pay
 
     def pool(self, name: str) -> Pool:

@@ -6,12 +6,13 @@ never do: forecast: what a replica carries is asked of the function that it is g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mainspring.forecast.promise import Promise
 from mainspring.sizing import words
-from mainspring.sizing.needs import Needs, Option, needs
+from mainspring.sizing.needs import MOST, SLACK, Needs, Option, needs
 from mainspring.sizing.question import (
     AvailabilityOf,
     Capacity,
@@ -48,6 +49,16 @@ class Fleet:
     def nodes(self) -> int:
         """Nodes that have a replica of it."""
         return sum(site.nodes for site in self.sites)
+
+    @property
+    def whole(self) -> float:
+        """Whole devices that are paid for when nothing shares them; slices that keep apart take one each."""
+        if self.way.slots == 1:
+            return self.devices
+        apart = self.availability is not None or any(site.left < site.replicas for site in self.sites)
+        least = [math.ceil(site.replicas * self.way.billed - SLACK) for site in self.sites]
+        spread = [site.nodes if apart else 0 for site in self.sites]
+        return max(self.devices, float(sum(map(max, least, spread))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +113,11 @@ class Known:
         self._known: dict[tuple[object, ...], Capacity] = {}
 
     def __call__(self, way: Way, demand: Demand, promise: Promise) -> Capacity:
-        """The capacity, from memory when it is there; traffic's amount, shares and curve don't change it."""
-        asked = (demand.endpoint, demand.lengths, demand.variability, demand.rows)
+        """The capacity, from memory when it is there; shares and curve don't change it, nor the traffic's amount where
+        arrivals are Poisson's (others get the smoother, the more replicas share them).
+        """
+        peak = demand.at_peak if demand.variability != 1.0 else None
+        asked = (demand.endpoint, demand.lengths, demand.variability, peak, demand.rows, demand.batch)
         held = (way.engine_key, *asked, *promise.timed.items())
         if held not in self._known:
             self._known[held] = self._ask(way, demand, promise)
@@ -133,6 +147,9 @@ def size(
     if capacity.rate <= 0:
         return Refused(way, capacity.reason or "it can't keep the promise at any rate", capacity)
     wanted = needs(question, way, capacity.rate)
+    if max(wanted.total, *(place.after for place in wanted.places)) > MOST:
+        many = Unmet("many", "", max(wanted.total, *(place.after for place in wanted.places)), MOST)
+        return Refused(way, in_words(question, way, many, capacity), capacity, many)
     target = question.promise.availability
     alone = tuple(place.alone for place in wanted.places)
 
@@ -168,6 +185,8 @@ def in_words(question: Question, way: Way, unmet: Unmet, capacity: Capacity) -> 
     """Why no number of replicas will do, with the numbers."""
     pool = question.pool(way.pool)
     each = f"at {words.rate(capacity.rate)} a replica"
+    if unmet.what == "many":
+        return f"it needs {words.amount(unmet.needed)} replicas {each}: {words.amount(unmet.has)} are sized at most"
     if unmet.what == "regions":
         gone = words.count(unmet.needed - 1, "region")
         return f"to survive the loss of {gone} takes {unmet.needed:.0f} of them: there are {unmet.has:.0f}"
@@ -179,9 +198,9 @@ def in_words(question: Question, way: Way, unmet: Unmet, capacity: Capacity) -> 
     known = pool.nodes.get(unmet.region, 0)
     wanted = f"{words.count(unmet.needed, 'replica')} needed in {unmet.region} {each}"
     if pool.price(unmet.region, way.mix) is None or known == 0:
-        return f"pool {pool.name} has none in {unmet.region}, bought {way.mix.name}"
+        return f"pool {words.pool(pool.name)} has none in {unmet.region}, bought {way.mix.name}"
     if not way.per_node(pool.per_node):
-        return f"{words.count(way.gpus, way.unit)} a replica, and a node of {pool.name} has {pool.per_node}"
+        return f"{words.count(way.gpus, way.unit)} a replica, and a node of {words.pool(pool.name)} has {pool.per_node}"
     lost = question.survive.nodes_per_region
     after = f" after the loss of {words.count(lost, 'node')}" if lost else ""
     most = question.limits.most
@@ -231,8 +250,12 @@ def rank(
     capacity_of: CapacityOf,
     availability_of: AvailabilityOf | None = None,
     ceiling_of: CeilingOf | None = None,
+    *,
+    exact: int = EXACT,
 ) -> Ranking:
-    """Size every way; cheapest first, then by devices, then by name. With `ceiling_of` only those `worth` it."""
+    """Size every way; cheapest first, then by devices, then by name. With `ceiling_of` only those `worth` it. The first
+    `exact` fleets are proven to be the cheapest of their way.
+    """
     fleets: list[Fleet] = []
     refused: list[Refused] = []
     skipped: list[Way] = []
@@ -242,7 +265,7 @@ def rank(
         capacity = capacity_of(way, question.demand, question.promise)
         sized = size(question, way, capacity, availability_of, exact=False)
         (fleets if isinstance(sized, Fleet) else refused).append(sized)  # type: ignore[arg-type]
-    last = sorted(fleet.dollars for fleet in fleets)[:EXACT][-1:]
+    last = sorted(fleet.dollars for fleet in fleets)[:exact][-1:]
     for index, fleet in enumerate(fleets):
         if not fleet.proven and fleet.bound <= last[0]:
             again = size(question, fleet.way, fleet.capacity, availability_of)
@@ -262,7 +285,7 @@ def why_lost(fleet: Fleet, best: Fleet) -> str:
     if more < 0.005:
         if fleet.devices > best.devices:
             return f"costs the same, with {_devices(fleet)} to {_devices(best)}"
-        return "costs the same, and comes later by name"
+        return f"costs the same: {words.count(fleet.replicas, 'replica')} of {fleet.way}"
     counts = f"{words.count(fleet.replicas, 'replica')} ({_devices(fleet)})"
     each = f"a replica carries {words.rate(fleet.capacity.rate)}"
     binds = f", held by {fleet.capacity.binds}" if fleet.capacity.binds else ""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mainspring.sizing import words
+from mainspring.sizing.judge import contradiction
+from mainspring.sizing.needs import MOST
 from mainspring.sizing.question import Nearest, NearestOf, Question, Way
 from mainspring.sizing.rank import Ranking, Refused
 
@@ -52,14 +54,22 @@ def impossible(question: Question, ranking: Ranking, nearest_of: NearestOf | Non
 
 
 def _why(question: Question, groups: dict[str, list[Refused]]) -> str:
+    clash = contradiction(question)
+    if clash:
+        return clash
     limits = ", ".join(f"{name} {words.seconds(limit)}" for name, limit in question.promise.timed.items())
     lengths = " at these lengths" if question.demand.lengths else ""
     if set(groups) <= {"promise", "fit"} and "promise" in groups:
         return f"no fleet keeps {limits}{lengths}, however many replicas it has"
+    if set(groups) <= {"many", "promise", "fit"} and "many" in groups:
+        most = words.amount(MOST)
+        return f"a peak of {words.rate(question.demand.at_peak)} takes more than {most} replicas: is the rate right?"
     if set(groups) == {"fit"}:
         return "it fits on nothing that is in the pools"
     if set(groups) & {"promise", "fit"}:
         return f"what keeps {limits or 'the promise'}{lengths} is not there in the number that is needed"
+    if not question.survive.regions and not question.survive.nodes_per_region and set(groups) == {"nodes"}:
+        return "a replica keeps the promise, but there are not as many of them to be had as the peak needs"
     return "a replica keeps the promise, but there is not enough to survive what must be survived"
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from mainspring.sizing.needs import Needs, Option, Place
 
-POINTS = 10_000
+POINTS = 3_000
 """Bounds looked at before the search gives up the proof, and says so: some tenths of a second."""
 
 ASKED = 10
@@ -49,7 +49,7 @@ class Found:
 class Unmet:
     """Nothing meets the needs: which of them, and how far the most that can be had goes."""
 
-    what: str  # "regions", "nodes", "loss", "availability"
+    what: str  # "regions", "nodes", "loss", "availability", "many"
     region: str
     needed: float
     has: float
@@ -193,6 +193,15 @@ class _Search:
             if self.enough(chosen + self.tops[depth + 1 :]):
                 self.explore(chosen)
 
+    def first_steps(self) -> int:
+        """Steps of the first region that can't be ruled out by what they cost alone."""
+        assert self.best is not None
+        ladder, first = self.needs.places[0].ladder, self.firsts[0]
+        others = sum(place.ladder[step].key for place, step in zip(self.needs.places[1:], self.firsts[1:], strict=True))
+        room, step = self.best[0] - others, ladder[1].key if len(ladder) > 1 else 0
+        most = min(len(ladder), -(-room // step)) if step else len(ladder)
+        return max(0, most - first)
+
     def children(self, prefix: tuple[Option, ...]) -> list[tuple[int, int]]:
         """The steps of the next region with their bounds, lowest first."""
         depth = len(prefix)
@@ -239,6 +248,8 @@ def cheapest(
     if key <= least or not exact:
         return Found(chosen, min(key, least), proven=key <= least)
     run.best, run.points = (key, chosen), 0
+    if run.first_steps() > POINTS:  # the proof would be given up before anything was tried
+        return Found(chosen, least, proven=False)
     run.explore(())
     key, chosen = run.best
     proven = run.points < POINTS

@@ -77,12 +77,13 @@ def _again(
 ) -> Row:
     """All ways once more; what a replica carries hasn't changed."""
     ways = [fleet.way for fleet in ranking.fleets] + [each.way for each in ranking.refused]
-    found = rank(question, tuple(ways), capacity_of, availability_of)
+    found = rank(question, tuple(ways), capacity_of, availability_of, exact=1)
     return _row(factor, setting, times, found.best, len(ways), _first(found))
 
 
 def _row(factor: str, setting: str, times: float | None, best: Fleet | None, looked: int, why: str = "") -> Row:
-    return Row(factor, setting, times, best.dollars if best else None, best, looked, "" if best else why)
+    reason = "" if best else why or "no way of those that were looked at will do"
+    return Row(factor, setting, times, best.dollars if best else None, best, looked, reason)
 
 
 def _first(ranking: Ranking) -> str:
@@ -111,8 +112,10 @@ def _outputs(
         setting = f"x{times:g} (p95 {percentile(changed.demand.lengths, 0.95):,.0f} tokens)"
         tries = [(fleet.way, fleet.dollars if times > 1 else 0.0) for fleet in ranking.fleets]
         if times < 1:
-            tries += [(each.way, 0.0) for each in ranking.refused if each.capacity.rate <= 0]
+            tries += [(each.way, 0.0) for each in sorted(ranking.refused, key=lambda one: one.capacity.rate <= 0)]
         best, looked, why = _cheapest(changed, tries[:most], capacity_of, availability_of)
+        if not tries:
+            why = f"nothing will do with the outputs as they are: {_first(ranking)}"
         rows.append(_row("output", setting, times, best, looked, why))
     return rows
 
@@ -164,7 +167,7 @@ def _prices(
             else pool
             for pool in question.pools
         )
-        setting = f"{name} x{times:g}"
+        setting = f"of {words.pool(name)} x{times:g}"
         changed = replace(question, pools=pools)
         rows.append(_again(changed, ranking, "price", setting, times, capacity_of, availability_of))
     return rows

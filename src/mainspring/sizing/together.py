@@ -17,6 +17,9 @@ from mainspring.sizing.needs import SLACK
 from mainspring.sizing.question import HOURS, Mix, Pool, Question
 from mainspring.sizing.rank import Fleet
 
+PIECES = 1_000
+"""Slices that are packed one by one at most; beyond, whole GPUs are counted from their parts, and not called exact."""
+
 BUDGET = 400
 """Points that a packing looks into; beyond, its bound says how far it may be from the best."""
 
@@ -86,14 +89,17 @@ def _whole(devices: float, pool: Pool) -> int:
 def _share(pool: Pool, region: str, mix: Mix, parts: list[_Part], price: float) -> Shared:
     gangs = [part for part in parts if not part.fleet.way.slice]
     slices = [part for part in parts if part.fleet.way.slice]
-    whole = sum(part.replicas * part.fleet.way.gpus for part in gangs)
-    packed = _packed(pool, parts if pool.billed == "node" else slices, price) if slices else None
+    whole = sum(part.replicas * part.fleet.way.billed for part in gangs)
+    many = sum(part.replicas for part in slices) > PIECES
+    packed = _packed(pool, parts if pool.billed == "node" else slices, price) if slices and not many else None
     if packed is None:
-        devices = _whole(whole, pool)
+        apart = [part.replicas for part in parts if part.fleet.way.slots > 1 and _apart(part.question)]
+        cut = sum(part.replicas * part.fleet.way.billed for part in slices)
+        devices = _whole(max(whole + cut, *apart, 0), pool)
     elif pool.billed == "node":
         devices = _paid(packed, pool)
     else:
-        devices = whole + _paid(packed, pool)
+        devices = _whole(whole, pool) + _paid(packed, pool)
     own: dict[str, float] = {}
     for part in parts:
         name = part.question.demand.endpoint
@@ -108,7 +114,7 @@ def _share(pool: Pool, region: str, mix: Mix, parts: list[_Part], price: float) 
         devices=devices,
         dollars=devices * price * HOURS,
         geometries=packed.geometries if packed else (),
-        exact=packed is None or packed.exact,
+        exact=not many and (packed is None or packed.exact),
     )
 
 
@@ -126,11 +132,16 @@ def _packed(pool: Pool, parts: list[_Part], price: float) -> Placement:
 def _item(gpu: Gpu, part: _Part, number: int) -> Item:
     """A replica as `place` takes it: of a slice, the memory and compute that make it that slice and no smaller one."""
     way, name = part.fleet.way, f"{part.question.demand.endpoint}.{number}"
-    spread = part.question.survive.nodes_per_region > 0
+    spread = _apart(part.question)
     if not way.slice:
         return Item(name, 0.0, gpus=way.gpus, replicas=part.replicas, spread=spread)
     held = profile(gpu.mig, way.slice)
     return Item(name, held.memory, held.share, replicas=part.replicas, spread=spread)
+
+
+def _apart(question: Question) -> bool:
+    """Whether replicas are on different nodes: some may go, or the availability was reckoned with as many nodes."""
+    return question.survive.nodes_per_region > 0 or question.promise.availability is not None
 
 
 def _paid(packed: Placement, pool: Pool) -> int:
@@ -147,11 +158,16 @@ def packed_dollars(chosen: Sequence[tuple[Question, Chosen]]) -> float:
     """
     sized = [(question, each) for question, each in chosen if each.fleet is not None]
     total = sum(each.dollars for _, each in chosen if each.fleet is None)
-    sliced = [(question, each) for question, each in sized if each.fleet is not None and each.fleet.way.slice]
-    total += sum(each.dollars for _, each in sized if each.fleet is not None and not each.fleet.way.slice)
+    sliced = [(question, each) for question, each in sized if each.fleet is not None and _in_part(each.fleet)]
+    total += sum(each.dollars for _, each in sized if each.fleet is not None and not _in_part(each.fleet))
     if not sliced:
         return total
     held = together([(question, each.fleet) for question, each in sliced if each.fleet is not None])
     parts = sum(each.fleet.dollars for _, each in sliced if each.fleet is not None)
     asked = sum(each.dollars for _, each in sliced)
     return total + (held.dollars * asked / parts if parts else 0.0)
+
+
+def _in_part(fleet: Fleet) -> bool:
+    """Whether a replica has a part of a device only."""
+    return bool(fleet.way.slice or fleet.way.cores)

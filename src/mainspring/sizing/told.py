@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from mainspring.sizing.plain import plain
+from mainspring.sizing.rank import Refused
 
 if TYPE_CHECKING:
     from mainspring.decide.soak import Soak
     from mainspring.forecast.setup import Response
     from mainspring.sizing.answer import Answer, AsWritten, Paid, Sized
+    from mainspring.sizing.judge import Check
     from mainspring.sizing.question import Question
     from mainspring.sizing.rank import Fleet
     from mainspring.sizing.reasons import Impossible
@@ -24,12 +26,13 @@ def told(answer: Answer) -> dict[str, object]:
     """All of an answer; a value that isn't finite is None."""
     return {
         "endpoint": answer.question.demand.endpoint,
-        "met": answer.met,
+        "met": answer.verdict,
         "demand": _demand(answer.question),
         "promise": plain(answer.question.promise),
         "survive": plain(answer.question.survive),
         "regions": answer.question.shares(),
         "written": _written(answer.written),
+        "repair": _repair(answer.repair),
         "best": _sized(answer.best),
         "options": [_sized(each) for each in answer.options],
         "next_best": [_sized(each) for each in answer.next_best],
@@ -63,6 +66,7 @@ def _fleet(fleet: Fleet) -> dict[str, object]:
         "device": fleet.way.device,
         "devices_per_replica": plain(fleet.way.billed),
         "slice": fleet.way.slice or None,
+        "cores": fleet.way.cores or None,
         "precision": fleet.way.precision,
         "kv": fleet.way.kv,
         "bought": fleet.way.mix.name,
@@ -70,6 +74,7 @@ def _fleet(fleet: Fleet) -> dict[str, object]:
         "replicas": fleet.replicas,
         "sites": plain(fleet.sites),
         "devices": plain(fleet.devices),
+        "whole_devices": plain(fleet.whole),
         "nodes": fleet.nodes,
         "dollars": plain(fleet.dollars),
         "rate_per_replica": plain(fleet.capacity.rate),
@@ -105,18 +110,34 @@ def _sized(sized: Sized | None) -> object:
     return _fleet(sized.fleet) | {"why": sized.why, "bill": _paid(sized.paid), "at_peak": _response(sized.peak)}
 
 
+def _repair(found: Sized | Refused | None) -> object:
+    """The written fleet in the number that will do; where none will, why."""
+    if isinstance(found, Refused):
+        return {"way": str(found.way), "refused": found.why}
+    return _sized(found)
+
+
+def told_check(check: Check) -> dict[str, object]:
+    """One need, and how it is met."""
+    return {
+        "name": check.name,
+        "met": check.met,
+        "needed": plain(check.needed),
+        "has": plain(check.has),
+        "used": plain(check.used),
+        "says": check.says,
+    }
+
+
 def _written(written: AsWritten | None) -> object:
     if written is None:
         return None
     judged = written.judged
-    checks = [
-        {"name": each.name, "met": each.met, "used": plain(each.used), "says": each.says} for each in judged.checks
-    ]
     return {
         "way": str(judged.written.way),
         "meets": judged.meets,
         "binds": judged.binds.says,
-        "checks": checks,
+        "checks": [told_check(each) for each in judged.checks],
         "replicas": plain(judged.written.replicas),
         "devices": plain(judged.devices),
         "in_use": plain(judged.in_use),
