@@ -32,10 +32,10 @@ SHOWN = 5
 LINE = "{:<48.48} {:>6} {:>7} {:>7} {:>7}"
 
 
-def read_file(path: Path) -> list[Measurement]:
+def read_file(path: Path, *, once: bool = True) -> list[Measurement]:
     """The rows of a file; those that can't be read are counted aloud."""
     complaints: list[InputError] = []
-    points = read(path.read_text(encoding="utf-8"), path.name, complaints)
+    points = read(path.read_text(encoding="utf-8"), path.name, complaints, once=once)
     for one in complaints[:SHOWN]:
         print(f"left out: {one.message}", file=sys.stderr)
     if complaints:
@@ -123,7 +123,7 @@ def main() -> int:
         if asked.published:
             compare(asked.published, calibrate(points))
         if asked.test:
-            report(errors(read_file(asked.test), calibrate(points, folds=0)), {one.group for one in points})
+            report(errors(read_file(asked.test, once=False), calibrate(points, folds=0)), {one.group for one in points})
         elif asked.holdout:
             report(held_out(points, asked.holdout), {one.group for one in points})
         else:

@@ -15,8 +15,10 @@ from mainspring.decide.availability import (
     available,
     fewest,
     minutes_a_month,
+    reached,
     survives,
     up,
+    within,
     worst_regions,
 )
 
@@ -151,3 +153,41 @@ def test_tens_of_thousands_of_nodes_are_exact_and_quick():
     for more in range(20):
         assert 0.99 < available([33_000 + more] * 3, [30_000] * 3, 66_000, 0.95, 0.9999) < 1
     assert time.process_time() - began < 1.0
+
+
+REAL = (up(ASSUMED["node mtbf"].value, ASSUMED["node mttr"].value, 0.05), ASSUMED["region availability"].value)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=3),
+    st.integers(1, 40),
+    st.integers(0, 2),
+    st.sampled_from((0.999, 0.9999, 0.99999999, 1.0 - (1.0 - 0.9999) ** 2)),
+)
+def test_more_never_turns_a_promise_that_is_reached_into_one_that_is_not(sites, need, index, target):
+    """A replica more, or seven, on nodes of their own where there are any: also where regions allow no more."""
+    fleets = [[(count, min(count, limit)) for count, limit in sites]]
+    at = index % len(sites)
+    count, limit = sites[at]
+    fleets += [[*fleets[0][:at], other, *fleets[0][at + 1 :]] for other in (
+        (count + 1, min(count + 1, limit)), (count + 7, min(count + 7, limit)),
+    )]  # fmt: skip
+    found = [reached(available([a for a, _ in fleet], [b for _, b in fleet], need, *REAL), target) for fleet in fleets]
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize("on", [lambda count: count, lambda count: -(-count // 4), lambda count: min(count, 5)])
+def test_what_the_region_allows_is_reached_and_not_lost_again(on):
+    """In one region that is up 99.99 % of the time, 99.99 % is reached from some number of replicas on, for good."""
+    met = [reached(available([count], [on(count)], 2, *REAL), REAL[1]) for count in range(2, 400, 4)]
+    assert met == sorted(met)
+    assert (met[0], met[-1]) == (False, True)
+
+
+def test_what_counts_as_reached():
+    """Rounding doesn't decide; a thousandth of the time that may be missing does."""
+    assert reached(0.9999, 0.9999)
+    assert reached(0.9999 - 1e-15, 0.9999)
+    assert not reached(0.9999 - 1e-7, 0.9999)
+    assert within(1e-4, 1.0 - 0.9999)
+    assert not within(1.001e-4, 1.0 - 0.9999)

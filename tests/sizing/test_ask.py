@@ -173,3 +173,76 @@ def test_the_largest_batch_and_the_disks_of_nodes_are_the_file_s() -> None:
     assert ", cache: node}" in CASE
     (question,) = asked(CASE.replace(", cache: node}", "}\n    batch: {size: 8}", 1)).questions
     assert (question.demand.batch, question.weights_cached) == (8, False)
+
+
+FEED = "provider,gpu,region,on_demand_per_gpu_hour\nx,mine,us-east-1,3.5\n"
+
+
+def fed(buy: str = "", regions: str = "") -> str:
+    """The case study on a type of its own, which a price feed has in one region and on demand only."""
+    own = "  types: {mine: {memory: 80GB, bandwidth: 2TB/s, fp16: 300 TFLOPS}}\n  prices: p.csv\n"
+    text = CASE.replace("  h100: {gpus: 8 x H100-80GB", own + "  h100: {gpus: 8 x mine" + regions)
+    return text.replace(", price: $4/h per gpu", buy).replace("survive: [1 region, ", "survive: [")
+
+
+def test_a_region_or_a_way_to_buy_without_a_price_is_refused() -> None:
+    """What the file uses and nobody sells is told at the pool's line, once for each; elsewhere it doesn't matter."""
+    with pytest.raises(StackError) as caught:
+        asked(fed(), {"p.csv": FEED})
+    assert {one.code for one in caught.value.problems} == {"no-price"}
+    assert {one.path for one in caught.value.problems} == {"compute.h100"}
+    assert len(caught.value.problems) == len(asked(CASE).questions[0].regions) - 1
+    assert not any("`us-east-1`" in one.message for one in caught.value.problems)
+    assert asked(fed(regions=", regions: [us-east-1]"), {"p.csv": FEED}).questions
+
+
+def test_cores_where_the_pool_is_not_are_a_residency_problem() -> None:
+    """An endpoint on CPU servers that may run in no region of theirs is refused at its regions."""
+    text = """mainspring: 1
+stack: s
+compute:
+  regions: [a, b]
+  cpu: {cores: 4, price: $1/h, regions: [a]}
+orchestration: {where: kubernetes, control: suggest}
+serving:
+  rank:
+    model: r@champion
+    shape: ranker-two-tower
+    cores: 2
+    replicas: 2
+    regions: [b]
+    traffic: {requests: 2000/s, peak: 3x}
+    objective: {p95: 50ms}
+"""
+    with pytest.raises(StackError) as caught:
+        asked(text)
+    (told,) = caught.value.problems
+    assert (told.code, told.path) == ("residency", "serving.rank.regions")
+    assert asked(text.replace("regions: [b]", "regions: [a]")).questions[0].written is not None
+
+
+def test_weights_of_no_size_are_like_no_model() -> None:
+    """A size of zero says nothing about a model: refused, with what to add."""
+    with pytest.raises(StackError, match="add `shape:`"):
+        asked(CASE.replace("    shape: llama-3.1-70b\n", "").replace("140GB", "0GB"))
+
+
+@pytest.mark.parametrize(
+    ("left", "mean"), [("prompt: 1000 tokens", (1000.0, 39.0)), ("output: 70 tokens", (929.0, 70.0))]
+)
+def test_a_trace_and_one_of_the_lengths(left: str, mean: tuple[float, float]) -> None:
+    """The length that the file doesn't give is the trace's."""
+    text = CASE.replace("prompt: 1000 tokens, output: {p50: 90, p95: 150}", f"{left}, trace: t.csv")
+    (question,) = asked(text, {"t.csv": TRACE}).questions
+    assert question.demand.lengths is not None
+    assert question.demand.lengths.mean() == pytest.approx(mean, rel=0.002)
+
+
+def test_a_price_of_a_node_is_paid_for_whole_nodes() -> None:
+    """`$32/h` is of a node, `$4/h per gpu` of what is used; endpoints that share nodes pay for their parts."""
+    (node,) = asked(CASE.replace("$4/h per gpu", "$32/h")).questions
+    (each,) = asked(CASE).questions
+    assert (node.pools[0].billed, each.pools[0].billed) == ("node", "device")
+    assert node.pools[0].tariffs["us-east-1"].on_demand == each.pools[0].tariffs["us-east-1"].on_demand == 4.0
+    many = (EXAMPLES / "04-right-sizing" / "mainspring.yaml").read_text(encoding="utf-8")
+    assert all(pool.billed == "device" for question in asked(many).questions for pool in question.pools)

@@ -117,3 +117,37 @@ def test_levers_with_packing_pay_for_whole_gpus():
     for part, row in zip(parts.rows, whole.rows, strict=True):
         assert row.total >= part.total - 1e-6
     assert whole.base == parts.base
+
+
+def test_one_lever_more_is_never_dearer_when_packed():
+    """Two endpoints share a GPU as slices: a precision that moves one of them to a GPU of its own isn't taken."""
+    gpu = ("A100-80GB-SXM", "T4")
+    prices = zip(gpu, (3.0, 0.5), (8, 1), strict=True)
+    pools = tuple(Pool(name, gpus.find(name), size, {"a": None}, {"a": Tariff(each)}) for name, each, size in prices)
+
+    def carries(way, demand, promise):
+        cut = way.device == gpu[0] and (not way.slice or way.slice.startswith("3g"))
+        moves = demand.endpoint == "two" and way.device == "T4" and way.precision == "int8"
+        return Capacity(10.0) if cut or moves else Capacity(0.0, reason="no")
+
+    def made(name, lower=()):
+        there = Written(Way(gpu[0], gpu[0]), {"a": (1, 1)})
+        return Question(Demand(name, 1.0, 1.0), Promise(p95=3.0), cases.MODEL, pools, ("a",), precisions=lower,
+                        accepted=lower, written=there, shared=True)  # fmt: skip
+
+    found = levers([made("one"), made("two", ("int8",))], carries, packed=packed_dollars)
+    totals = [found.base, *(row.total for row in found.rows)]
+    assert totals == sorted(totals, reverse=True)
+    assert all(row.alone >= 0 and row.meets for row in found.rows)
+    assert totals[2] == pytest.approx(3.0 * HOURS)  # both on one GPU
+
+
+def test_what_does_not_meet_its_needs_is_told():
+    """With an endpoint for which nothing will do no row meets all needs; one with too little does once sized right."""
+    short = endpoint("chat", 20.0, 2)
+    assert [row.meets for row in levers([short, QUESTIONS[1]], capacity).rows] == [True] * len(LEVERS)
+
+    def hopeless(way, demand, promise):
+        return Capacity(0.0) if demand.endpoint == "rank" else capacity(way, demand, promise)
+
+    assert not any(row.meets for row in levers(QUESTIONS, hopeless).rows)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mainspring.errors import InputError
 from mainspring.forecast.setup import Lengths
 from mainspring.sizing import words
 from mainspring.sizing.audit import audit, counted
@@ -111,3 +112,14 @@ def test_prices_of_a_mix_need_every_mode_of_it():
 def test_numbers_are_written_with_the_digits_that_matter(said, value):
     """Dollars, times, shares, counts and rates in sentences."""
     assert said == value
+
+
+def test_what_has_no_price_is_not_free():
+    """A region or a way to buy without a price is refused, and not left out of the bill; unless none is bought."""
+    mix = Mix("half", (("spot", 0.5), ("on_demand", 0.5)))
+    pool = replace(cases.pool(regions=("a", "b"), mix=mix), tariffs={"a": Tariff(4.0)})
+    with pytest.raises(InputError, match="in `a` spot"):
+        bill(pool, {"a": 1})
+    with pytest.raises(InputError, match="in `b`"):
+        bill(pool, {"b": 1})
+    assert bill(replace(pool, mix=Mix("", (("on_demand", 1.0),))), {"a": 1, "b": 0}).total == 4.0 * HOURS

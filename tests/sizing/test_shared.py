@@ -14,6 +14,7 @@ from mainspring.forecast.coefficients import builtin
 from mainspring.sizing.ask import ask
 from mainspring.sizing.fleet import Fleets, plan_fleets
 from mainspring.sizing.forecasts import forecasts
+from mainspring.sizing.judge import judge
 from mainspring.sizing.question import HOURS, Capacity, Survive
 from mainspring.sizing.rank import Fleet, Refused, size
 from mainspring.sizing.shared import bills, checks
@@ -223,3 +224,47 @@ def test_any_rate_is_answered_in_bounded_time() -> None:
             assert found.availability >= 0.9999
     assert found.why == "it needs 400 million replicas at 1/s a replica: 100,000 are sized at most"
     assert time.process_time() - began < 2.0
+
+
+def test_nothing_is_enough_where_nothing_will_do_for_one() -> None:
+    """An endpoint whose promise can't be kept isn't counted at the price of the fleet that fails it."""
+    gpus, good = "a100: {gpus: 8 x A100-80GB}", trees("1 x a100", "2", "2k/day", "300ms")
+    found = planned(stack(gpus, good, trees("1 x a100", "2", "2k/day", "1us")))
+    assert found.answers[0].best is not None
+    assert found.answers[1].best is None
+    assert (found.parts, found.enough) == (None, None)
+    assert planned(stack(gpus, good, good)).enough is not None
+
+
+def test_a_price_of_a_node_is_billed_by_the_node() -> None:
+    """Three replicas on one GPU each pay for one node of eight at its price; priced by the GPU, for three."""
+    body, node = trees("1 x a100", "3", "2k/day", "300ms"), "a100: {gpus: 8 x A100-80GB, price: %s}"
+    paid = [planned(stack(node % price, body)).answers[0].written for price in ("$24/h", "$3/h per gpu")]
+    assert [one.paid.bill.devices for one in paid if one] == pytest.approx([24.0 * HOURS, 9.0 * HOURS])
+    assert [one.judged.devices for one in paid if one] == [8, 3]
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_more_replicas_never_break_a_promise_that_is_as_high_as_the_region_s(step: int) -> None:
+    """In one region that is up 99.99 % of the time, 99.99 % stays kept with more replicas, each on its own node or not.
+
+    The plan finds a fleet then, and its own fleet is judged to keep the promise.
+    """
+    body = trees("1 x t4", "1", "100/s", "300ms").replace("xgboost-500", "resnet-50").replace("rows: 10", "peak: 1x")
+    text = stack(
+        "t4: {gpus: %d x T4, price: $0.5/h per gpu}" % step, body.replace("300ms}", "300ms, availability: 99.99%}")
+    )
+    (question,) = asked(text)[1].questions
+    ways = forecasts(question, None)
+    written, met = question.written, []
+    assert written is not None
+    capacity = ways.capacity(written.way, question.demand, question.promise)
+    for count in range(1, 50):
+        there = replace(question, written=replace(written, replicas={"here": (1, count)}))
+        judged = judge(there, capacity, ways.availability)
+        met.append(next(check.met for check in judged.checks if check.name == "availability"))
+    assert met == sorted(met)
+    assert (met[0], met[-1]) == (False, True)
+    found = size(question, written.way, capacity, ways.availability)
+    assert isinstance(found, Fleet)
+    assert found.replicas == 1 + met.index(True)

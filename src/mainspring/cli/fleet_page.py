@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from mainspring.cli import svg
-from mainspring.cli.fleet_table import asks, money, rests, seconds, shown, span, verdict, why
+from mainspring.cli.fleet_table import asks, money, rests, seconds, short, shown, span, verdict, why
 from mainspring.cli.style import CSS
 from mainspring.sizing import words
 from mainspring.sizing.answer import Answer
@@ -20,6 +20,8 @@ from mainspring.sizing.fleet import Fleets, Load
 def page(stack: str, fleets: Fleets) -> str:
     """The whole page."""
     parts = [_head(stack, fleets)]
+    if len(fleets.answers) > 1:
+        parts.append(_section("The endpoints", _overview(fleets)))
     if fleets.levers is not None:
         parts.append(_section("What each lever saves", _levers(fleets)))
     for answer in fleets.answers:
@@ -39,6 +41,25 @@ def page(stack: str, fleets: Fleets) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _overview(fleets: Fleets) -> str:
+    rows = []
+    for answer in fleets.answers:
+        written, best = answer.written, answer.best
+        rows.append(
+            [
+                answer.question.demand.endpoint,
+                short(written.judged.replicas, written.judged.written.way) if written else "",
+                words.dollars(written.paid.bill.devices) if written else "",
+                verdict(answer),
+                short(best.fleet.replicas, best.fleet.way) if best else "nothing will do",
+                words.dollars(best.fleet.dollars) if best else "",
+            ]
+        )
+    head = ["endpoint", "as written", "$ a month", "verdict", "the cheapest that will do", "$ a month of its parts"]
+    checks = [[f"{'✓' if check.met else '✗'} {check.says}"] for check in fleets.shared]
+    return _table("", head, rows) + (_table("Pools that are shared", ["finding"], checks) if checks else "")
 
 
 def _tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
@@ -180,7 +201,7 @@ def _levers(fleets: Fleets) -> str:
     ]
     head = ["lever", "saves alone, $ a month", "saves on top of those before", "bill after it"]
     table = _table(f"Of {words.dollars(fleets.levers.base)} a month", head, rows)
-    labels = ["written", *(row.lever[:9] for row in fleets.levers.rows)]
+    labels = ["written", *(row.lever.replace("right-size", "size") for row in fleets.levers.rows)]
     values = [fleets.levers.base, *(row.total for row in fleets.levers.rows)]
     return _chart("The bill after each lever", svg.bars("The bill after each lever", labels, values)) + table
 

@@ -8,9 +8,10 @@ the number of live replicas: the traffic of those that are gone goes to the othe
 probability is over time, so 99.9 % is 43.8 minutes of a month of 730 hours in which less than `need` is there.
 
 How. Nodes of a region hold one of two numbers of replicas, so what is lost with them is the sum of two binomials, in
-closed form; regions are added one by one, each up or down. What is less likely than `DROPPED` in all is left out (it
-counts as down), so that the time depends on how far losses scatter and not on how many nodes there are. Long sums are
-convolved by FFT, with an error of some 1e-15.
+closed form; regions are added one by one, each up or down. What is less likely than `DROPPED` in all is left out, so
+that the time depends on how far losses scatter and not on how many nodes there are. Long sums are convolved by FFT,
+with an error of some 1e-15. What is added up is the time that capacity is missing: near the most that regions allow,
+where the last bits decide, more nodes then never look worse.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ Floats = NDArray[np.float64]
 HOURS = 730.0  # of a month: 8,760 / 12
 
 DROPPED = 1e-18
-"""A case less likely than this counts as down."""
+"""A case less likely than this is left out."""
+
+SAME = 1e-9
+"""Times that capacity may be missing count as equal when they are this near, as a share."""
+
+BITS = 4e-16
+"""An availability near one is no more exact than this."""
 
 SHORT = 512
 """Terms of the shorter of two distributions from which on their sum is worked out by FFT."""
@@ -88,6 +95,19 @@ def minutes_a_month(availability: float) -> float:
     return (1.0 - availability) * HOURS * 60.0
 
 
+def within(missing: float, allowed: float) -> bool:
+    """Whether capacity is missing for no larger a share of the time than is allowed, but for rounding."""
+    return missing <= allowed * (1.0 + SAME) + BITS
+
+
+def reached(availability: float, target: float) -> bool:
+    """Whether an availability is the promised one or better, but for rounding; by the times that capacity is missing.
+
+    A fleet in one region can come as near as nobody can tell to what the region is up for: it reaches that.
+    """
+    return within(1.0 - availability, 1.0 - target)
+
+
 def available(replicas: Sequence[int], nodes: Sequence[int], need: int, node: float, region: float = 1.0) -> float:
     """The share of time in which at least `need` replicas are live, all regions together.
 
@@ -102,8 +122,8 @@ def available(replicas: Sequence[int], nodes: Sequence[int], need: int, node: fl
     for count, on in zip(replicas, nodes, strict=True):
         if count > 0:
             states = _added(states, count if on <= 0 else 0, count, _region(count, on, node), region)
-    found = [odds[: max(slack - gone - start + 1, 0)] for gone, (start, odds) in states.items()]
-    return float(min(1.0, max(0.0, math.fsum(math.fsum(one.tolist()) for one in found))))
+    missing = [odds[max(slack - gone - start + 1, 0) :] for gone, (start, odds) in states.items()]
+    return float(min(1.0, max(0.0, 1.0 - math.fsum(each for one in missing for each in one.tolist()))))
 
 
 def survives(
@@ -133,7 +153,7 @@ def fewest(need: int, regions: int, per_node: int, node: float, region: float, w
     """
     for count in range(math.ceil(max(need, 1) / regions), most + 1):
         on = math.ceil(count / per_node)
-        if available([count] * regions, [on] * regions, need, node, region) >= wanted:
+        if reached(available([count] * regions, [on] * regions, need, node, region), wanted):
             return count
     return -1
 

@@ -96,8 +96,10 @@ class Measurement:
         return (self.group, layout, self.prompt, self.output, self.concurrency, self.ttft, self.tpot)
 
 
-def read(text: str, name: str, complaints: list[InputError] | None = None) -> list[Measurement]:
-    """All rows of a CSV, in order, each run once. Raises `InputError` ("bad-measurements") with file and line.
+def read(text: str, name: str, complaints: list[InputError] | None = None, *, once: bool = True) -> list[Measurement]:
+    """All rows of a CSV, in order, each run `once` however often it is listed.
+
+    Raises `InputError` ("bad-measurements") with file and line.
 
     With `complaints`, rows that can't be read are told there and left out.
     """
@@ -117,7 +119,7 @@ def read(text: str, name: str, complaints: list[InputError] | None = None) -> li
                 raise
             complaints.append(error)
         else:
-            found.setdefault(one.key, one)
+            found.setdefault(one.key if once else (table.line_num,), one)
     if not found:
         raise InputError("bad-measurements", f"`{name}` has no rows", HINT)
     return list(found.values())

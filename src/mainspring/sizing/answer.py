@@ -244,6 +244,8 @@ def as_written(question: Question, forecasts: Forecasts, asks: Asks) -> AsWritte
         devices = {region: float(count * pool.per_node) for region, count in written.nodes.items()}
     else:
         devices = {site.region: held(question, way, site.replicas) for site in judged.sites}
+        if pool.billed == "node":
+            devices = {site.region: float(site.nodes * pool.per_node) for site in judged.sites}
     paid = bill(pool, devices, way.mix, asks.fixed)
     seen = [
         forecasts.response(way, replace(demand, peak=peak), demand.rate * peak / judged.replicas)

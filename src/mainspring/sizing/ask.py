@@ -18,7 +18,7 @@ from mainspring.facts.shapes import BYTES, GraphShape, ModelShape
 from mainspring.forecast import lengths
 from mainspring.forecast.promise import Promise
 from mainspring.forecast.setup import Lengths
-from mainspring.sizing.given import Given, Read, look_up, market, pools, shape_of
+from mainspring.sizing.given import Given, Read, check_sold, look_up, market, pools, shape_of
 from mainspring.sizing.question import ON_DEMAND, Demand, Limits, Pool, Question, Survive, Way, Written
 from mainspring.stack.fleet_checks import HERE
 from mainspring.stack.fleet_units import Spread, Times
@@ -128,11 +128,20 @@ def _demand(
 def _lengths(traffic: Traffic, trace: traces.Trace | None) -> Lengths:
     if trace is not None and traffic.prompt is None and traffic.output is None:
         return lengths.observed(trace.prompt, trace.output, traffic.cached)
-    if traffic.prompt is None or traffic.output is None:
+    if trace is None and (traffic.prompt is None or traffic.output is None):
         missing = "prompt" if traffic.prompt is None else "output"
         message = f"nothing says how long a {missing} is: add `{missing}: 1000 tokens`, or a `trace`"
         raise InputError("no-lengths", message, f"mainspring explain serving.traffic.{missing}")
-    return lengths.lengths(_spread(traffic.prompt), _spread(traffic.output), traffic.cached)
+    # Where the file says one of them itself, nothing is known of how it goes together with the trace's other.
+    prompt = _spread(traffic.prompt) if traffic.prompt is not None else _seen(trace.prompt if trace is not None else ())
+    output = _spread(traffic.output) if traffic.output is not None else _seen(trace.output if trace is not None else ())
+    return lengths.lengths(prompt, output, traffic.cached)
+
+
+def _seen(tokens: lengths.Tokens) -> lengths.Spread:
+    """A trace's prompts, or its outputs, by themselves."""
+    known = lengths.observed([1.0] * len(tokens), tokens)
+    return lengths.Spread(known.output, known.weight)
 
 
 def _spread(quantiles: Quantiles) -> lengths.Spread:
@@ -168,9 +177,17 @@ def _written(given: Given, name: str, endpoint: Endpoint, mine: tuple[Pool, ...]
         cores=cores,
     )
     regions = tuple(region for region in pool.nodes if not endpoint.regions or region in endpoint.regions)
+    if not regions:
+        with given.at("serving", name, "regions"):
+            where = " and ".join(f"`{region}`" for region in endpoint.regions)
+            message = f"pool `{pool.name}` isn't in {where}: allow a region of the pool's, or add this one to it"
+            raise InputError("residency", message, f"mainspring explain compute.{pool.name}.regions")
+        return None
     only = len([one for one in stack.serving.values() if one.traffic is not None]) == 1
     bought = {region: count for region, count in pool.nodes.items() if count is not None} if only else {}
-    return Written(way, _deal(endpoint.replicas, regions), bought)
+    dealt = _deal(endpoint.replicas, regions)
+    check_sold(given, pool, [region for region in pool.nodes if pool.nodes[region] or dealt.get(region, (0, 0))[1]])
+    return Written(way, dealt, bought)
 
 
 def _chosen(endpoint: Endpoint, mine: tuple[Pool, ...]) -> Pool | None:

@@ -1,7 +1,7 @@
 """What a fleet costs in a month, and for a million tokens.
 
 What this is: arithmetic on dollars, pure. Who calls it: `answer.py`, `levers.py`, `audit.py`. What it must never do:
-invent a price: what isn't sold is refused before.
+invent a price, or leave out what has none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mainspring.sizing.question import HOURS, MODES, Demand, Mix, Pool
+from mainspring.errors import InputError
+from mainspring.sizing.question import HOURS, MODES, Demand, Mix, Mode, Pool
 
 SECONDS = HOURS * 3600
 
@@ -59,7 +60,10 @@ class Unit:
 def bill(
     pool: Pool, devices: Mapping[str, float], mix: Mix | None = None, fixed: Mapping[str, float] | None = None
 ) -> Bill:
-    """The bill of so many devices of a pool by region, for a whole month; `fixed` is in dollars a month."""
+    """The bill of so many devices of a pool by region, for a whole month; `fixed` is in dollars a month.
+
+    Raises `InputError` for devices that aren't sold there so.
+    """
     mix = mix or pool.mix
     lines = []
     for region, count in devices.items():
@@ -67,11 +71,20 @@ def bill(
             share = mix.share(mode)
             tariff = pool.tariffs.get(region)
             price = tariff.at(mode) if tariff else None
-            if count and share and price is not None:
+            if count and share:
+                if price is None:
+                    raise unsold(pool, region, mode)
                 what = f"{pool.device.name} in {region}"
                 lines.append(Line(mode, what, count * share, price, count * share * price * HOURS))
     lines += [Line("fixed", what, 1, amount, amount) for what, amount in (fixed or {}).items()]
     return Bill(tuple(lines))
+
+
+def unsold(pool: Pool, region: str, mode: Mode) -> InputError:
+    """What is wrong where devices are bought in a way for which there is no price."""
+    how = mode.replace("_", " ")
+    message = f"nothing says what `{pool.device.name}` costs in `{region}` {how}: add `price: $4/h per gpu`"
+    return InputError("no-price", message, "mainspring catalog prices")
 
 
 def unit(dollars: float, demand: Demand) -> Unit:

@@ -84,13 +84,13 @@ class Fleets:
 
     @property
     def enough(self) -> float | None:
-        """Dollars a month of the cheapest fleets, fixed costs included; None where nothing will do for one.
+        """Dollars a month of the cheapest fleets, fixed costs included; None where nothing accepted will do for one.
 
         Several endpoints share GPUs, and whole ones are paid for: what the levers leave, bought as the file does.
         """
         if self.levers is not None:
-            total = next(row.total for row in self.levers.rows if row.lever == "precision")
-            return total + sum(self.fixed.values())
+            row = next(row for row in self.levers.rows if row.lever == "precision")
+            return None if not row.meets or self.parts is None else row.total + sum(self.fixed.values())
         return self.parts
 
     def told(self) -> dict[str, object]:

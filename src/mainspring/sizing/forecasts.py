@@ -77,16 +77,14 @@ class Forecaster:
         def most(variability: float) -> queue.Capacity:
             key = (way.engine_key, demand.lengths, variability, *promise.timed.items())
             if key not in self._most:
-                self._most[key] = queue.most(known, promise, variability=variability)
+                self._most[key] = queue.most(known, promise, variability=variability, seen=False)
             return self._most[key]
 
         rate, variability = shared(demand, lambda each: most(each).rate or 0.0)
         found = most(variability)
         if found.rate is None:
             return Capacity(0.0, None, found.binds, found.reason)
-        seen = found.response
-        if demand.variability != 1.0 or seen is None:
-            seen = queue.solve(known, Arrivals(rate, thinned(demand, rate)))
+        seen = queue.solve(known, Arrivals(rate, thinned(demand, rate)))
         return Capacity(rate, seen, found.binds, concurrency=seen.running)
 
     def _hopeless(self, way: Way, lengths: Lengths | None, promise: Promise) -> str:

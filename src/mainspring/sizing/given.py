@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from mainspring.errors import InputError, Problem, StackError
 from mainspring.facts import cpus, gpus, models, nodes, prices
@@ -21,6 +21,7 @@ from mainspring.facts.onnx_graph import from_onnx
 from mainspring.facts.prices import Feed
 from mainspring.facts.shapes import BYTES, GraphShape, ModelShape
 from mainspring.sizing import words
+from mainspring.sizing.bill import unsold
 from mainspring.sizing.question import ON_DEMAND, Mix, Mode, Pool, Tariff
 from mainspring.stack.compute import Buy
 from mainspring.stack.compute import Pool as Written
@@ -54,7 +55,9 @@ class _Place:
         if not isinstance(error, InputError):
             return False
         places = self.given.document.places
-        self.given.problems.append(places.problem(self.loc, error.code, error.message, hint=error.hint))
+        told = places.problem(self.loc, error.code, error.message, hint=error.hint)
+        if told not in self.given.problems:  # several endpoints may use one pool
+            self.given.problems.append(told)
         return True
 
 
@@ -118,7 +121,28 @@ def _pool(given: Given, name: str, written: Written) -> Pool:
     if all(tariff.on_demand is None for tariff in tariffs.values()):
         message = f"nothing says what `{device.name}` costs: add `price: $4/h per gpu`"
         raise InputError("no-price", message, "mainspring catalog prices")
-    return Pool(name, device, per_node, node_counts(written, regions), tariffs, _mix(written.buy))
+    billed = _billed(given, name, written, per_node)
+    return Pool(name, device, per_node, node_counts(written, regions), tariffs, _mix(written.buy), billed)
+
+
+def _billed(given: Given, name: str, written: Written, per_node: int) -> Literal["device", "node"]:
+    """What is paid for: whole nodes where the price is of a node, unless endpoints share it and each pays its part."""
+    if written.gpus is None or written.price is None or written.price[1] or per_node == 1:
+        return "device"
+    if sum(one.traffic is not None for one in given.document.stack.serving.values()) > 1:
+        given.notes.append(f"compute.{name}: the price is of whole nodes, and each endpoint pays for its part of one")
+        return "device"
+    return "node"
+
+
+def check_sold(given: Given, pool: Pool, regions: Iterable[str]) -> None:
+    """Complain at the pool's line about what the file uses and nobody sells: regions, and ways to buy of its mix."""
+    for region in regions:
+        tariff = pool.tariffs.get(region, Tariff())
+        for mode, share in pool.mix.parts:
+            if share and tariff.at(mode) is None:
+                with given.at("compute", pool.name):
+                    raise unsold(pool, region, mode)
 
 
 def node_counts(written: Written, regions: tuple[str, ...]) -> dict[str, int | None]:
@@ -222,6 +246,9 @@ def _by_size(given: Given, name: str, endpoint: Endpoint) -> ModelShape:
             f"nothing says what `{endpoint.model_name}` is like: add `shape: llama-3.3-70b`, or a path to its config"
         )
         raise InputError("no-shape", message, "mainspring catalog models")
+    if size <= 0:
+        message = f"no model has weights of `{size:g}` bytes: say how large they are, or add `shape:`"
+        raise InputError("no-shape", message, "mainspring catalog models")
     count = size / BYTES[endpoint.precision or "fp16"]
     dense = [shape for shape in models.catalogue().values() if shape.dense]
     near = min(dense, key=lambda shape: (abs(shape.parameters / count - 1), shape.name))
@@ -232,4 +259,4 @@ def _by_size(given: Given, name: str, endpoint: Endpoint) -> ModelShape:
     return replace(near, confidence="low")
 
 
-__all__ = ["HERE", "Given", "Read", "is_market", "look_up", "market", "pools", "shape_of"]
+__all__ = ["HERE", "Given", "Read", "check_sold", "is_market", "look_up", "market", "pools", "shape_of"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mainspring.decide.availability import reached
 from mainspring.sizing import words
 from mainspring.sizing.needs import Needs, Option, Place, held, left_after, needs
 from mainspring.sizing.question import AvailabilityOf, Capacity, Question, Site, Written
@@ -71,6 +72,8 @@ def _chosen(question: Question, written: Written, wanted: Needs) -> tuple[Option
         fewest = -(-replicas // hold)
         # Where nodes aren't counted one endpoint has as many devices as it fills; nodes that are there are all used.
         alone = limit is None and not question.shared
+        if limit is None and pool.billed == "node":  # what is paid whole is filled
+            limit = fewest
         apart = int(held(question, written.way, replicas)) // written.way.gpus if alone else replicas
         nodes = max(min(apart, apart if limit is None else limit), min(fewest, 1))
         found.append(Option(replicas, nodes, left_after(replicas, nodes, question.survive.nodes_per_region), 0, 0))
@@ -98,9 +101,11 @@ def judge(question: Question, capacity: Capacity, availability_of: AvailabilityO
         if target is not None and availability is not None:
             says = f"the peak is carried {words.share(availability)} of the time; {words.share(target)} is promised"
             # In times that it may be down, so that "used" means something: 99.95 % for 99.9 % uses half of what may be.
-            checks.append(Check("availability", 1 - availability, 1 - target, says, availability >= target))
+            checks.append(Check("availability", 1 - availability, 1 - target, says, reached(availability, target)))
     spread = [float(site.nodes) if way.slots > 1 and not question.shared else 0.0 for site in sites]
     in_use = sum(max(held(question, way, site.replicas), on) for site, on in zip(sites, spread, strict=True))
+    if pool.billed == "node":
+        in_use = max(in_use, float(sum(site.nodes for site in sites) * pool.per_node))
     bought = float(sum(written.nodes.values()) * pool.per_node) if written.nodes else in_use
     return Judged(written, capacity, sites, tuple(checks), bought, in_use, availability)
 

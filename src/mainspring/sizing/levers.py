@@ -56,6 +56,7 @@ class Chosen:
     scale: float = 1.0  # of the fleet's devices that are bought, while the file's reserve is kept
     bought: Bought | None = None  # None: in the file's own mix, standing still
     own: Mix = ON_DEMAND  # how the file buys it
+    meets: bool = True  # whether every need is met
 
     @property
     def devices(self) -> dict[str, float]:
@@ -87,6 +88,7 @@ class Saved:
     alone: float  # dollars a month that it saves by itself
     on_top: float  # that it saves on top of those before it
     total: float  # dollars a month with it and those before it
+    meets: bool = True  # whether all endpoints meet their needs then
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,27 +129,39 @@ def levers(
     by_name = available or {}
     endpoints = [_Endpoint(each, capacity_of, by_name.get(each.demand.endpoint), spot) for each in questions]
 
-    def pulled(on: frozenset[Lever]) -> tuple[list[tuple[Question, Chosen]], float]:
+    def pulled(on: frozenset[Lever], so_far: _State) -> _State:
         # Slices of many kinds of GPU leave many GPUs half empty: they are taken from one pool, the best, or from none.
         tried: list[str | None] = [None, "", *_cut(questions)] if "slices" in on else [""]
-        found: list[tuple[float, int, list[tuple[Question, Chosen]]]] = []
+        # What each endpoint finds cheapest need not be so when packed: what was chosen before stays in the running.
+        found = [so_far]
         for sliced in tried:
-            chosen = [(each.question, each.choose(on, sliced)) for each in endpoints]
-            found.append((packed(chosen), len(found), chosen))
-        total, _, chosen = min(found, key=lambda one: one[:2])
-        return chosen, total
+            chosen = tuple((each.question, each.choose(on, sliced)) for each in endpoints)
+            found.append(_State(packed(chosen), chosen))
+        return min(found, key=lambda state: (state.short, state.total))
 
-    base = added([(each, written(each)) for each in questions])
+    start = tuple((each.question, each.base) for each in endpoints)
+    base = _State(added(start), start)
     rows: list[Saved] = []
-    before, so_far = base, frozenset[Lever]()
-    final: list[tuple[Question, Chosen]] = [(each, written(each)) for each in questions]
+    state, on = base, frozenset[Lever]()
     for lever in LEVERS:
-        alone = base - pulled(frozenset({lever}))[1]
-        so_far |= {lever}
-        final, total = pulled(so_far)
-        rows.append(Saved(lever, alone, before - total, total))
-        before = total
-    return Levers(base, tuple(rows), tuple(each for _, each in final))
+        alone = base.total - pulled(frozenset({lever}), base).total
+        on |= {lever}
+        before, state = state, pulled(on, state)
+        rows.append(Saved(lever, alone, before.total - state.total, state.total, not state.short))
+    return Levers(base.total, tuple(rows), tuple(each for _, each in state.chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What all endpoints have under some levers."""
+
+    total: float  # dollars a month
+    chosen: tuple[tuple[Question, Chosen], ...]
+
+    @property
+    def short(self) -> int:
+        """Endpoints that don't meet their needs."""
+        return sum(not each.meets for _, each in self.chosen)
 
 
 def _cut(questions: Sequence[Question]) -> tuple[str, ...]:
@@ -211,8 +225,8 @@ class _Endpoint:
         self.capacity_of = capacity_of
         self.availability_of = availability_of
         self.spot = spot
-        self.base = written(question)
         self.meets = judge(self.question, self.capacity(self.there.way), availability_of).meets
+        self.base = replace(written(question), meets=self.meets)
         self.reserve = self._reserve()
         self._sized: dict[Way, Fleet | Refused] = {}
         self._hours: dict[Way, Hours | Refused] = {}
@@ -234,7 +248,9 @@ class _Endpoint:
             found = self._one(way, on, scale)
             if found is not None and (best is None or found.dollars < best.dollars - 1e-6):
                 best = found
-        return best or self.base
+        if best is None or "right-size" in on:
+            return best or self.base
+        return replace(best, meets=self.meets)  # what the file has too little of is so in proportion
 
     def _reserve(self) -> float | None:
         """What the file buys over what its own way needs; None when its own way can't keep the promise."""

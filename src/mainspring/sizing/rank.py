@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mainspring.decide.availability import within
+from mainspring.facts.shapes import BYTES
 from mainspring.forecast.promise import Promise
 from mainspring.sizing import words
 from mainspring.sizing.needs import MOST, SLACK, Needs, Option, needs
@@ -137,7 +139,7 @@ def hopeless(availability_of: AvailabilityOf, target: float, regions: int) -> in
     An availability may tell `region`, the share of the time that a region is up.
     """
     down = 1.0 - float(getattr(availability_of, "region", 1.0))
-    return sum(down**lost >= (1.0 - target) * (1.0 - 1e-9) for lost in range(1, regions)) if down > 0 else 0
+    return sum(not within(down**lost, 1.0 - target) for lost in range(1, regions)) if down > 0 else 0
 
 
 def size(
@@ -210,8 +212,18 @@ def in_words(question: Question, way: Way, unmet: Unmet, capacity: Capacity) -> 
 
 
 def order(fleet: Fleet) -> tuple[object, ...]:
-    """Cheapest first, then by devices, then by name."""
-    return (round(fleet.dollars * 1000), fleet.devices, str(fleet.way), fleet.way.pool, fleet.way.mix.name)
+    """Cheapest first, then by devices, the higher precision, the name."""
+    way = fleet.way
+    elsewhere = way.pool.startswith(words.MARKET)  # of two that cost the same, the one that is there
+    return (
+        round(fleet.dollars * 1000),
+        elsewhere,
+        fleet.devices,
+        -BYTES[way.precision],
+        str(way),
+        way.pool,
+        way.mix.name,
+    )
 
 
 def worth(
@@ -253,8 +265,9 @@ def rank(
     *,
     exact: int = EXACT,
 ) -> Ranking:
-    """Size every way; cheapest first, then by devices, then by name. With `ceiling_of` only those `worth` it. The first
-    `exact` fleets are proven to be the cheapest of their way.
+    """Size every way, in this `order`; with `ceiling_of` only those `worth` it.
+
+    The first `exact` fleets are proven to be the cheapest of their way.
     """
     fleets: list[Fleet] = []
     refused: list[Refused] = []

@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mainspring.decide.availability import reached
 from mainspring.sizing.needs import Needs, Option, Place
 
 POINTS = 3_000
@@ -115,7 +116,7 @@ class _Search:
             return True
         if chosen not in self.seen:
             self.points += ASKED
-            self.seen[chosen] = self.available(chosen) >= self.target
+            self.seen[chosen] = reached(self.available(chosen), self.target)
         return self.seen[chosen]
 
     def open_range(self, place: Place, first: int) -> _Range:

@@ -41,8 +41,10 @@ def shared(demand: Demand, rate_of: Callable[[float], float]) -> tuple[float, fl
     def at(step: int) -> float:
         return queue.thinned(Arrivals(0.0, whole), STEP**step).variability
 
-    least = min(first, rate_of(1.0))
-    low, high = 0, max(1, min(math.ceil(math.log(peak / least, STEP)), STEPS))
+    # As many as with the least and the most that one could carry: few steps are left between them.
+    least, most = sorted((first, rate_of(1.0)))
+    low = max(0, min(math.floor(math.log(peak / most, STEP)) - 1, STEPS - 1))
+    high = max(low + 1, min(math.ceil(math.log(peak / least, STEP)), STEPS))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if STEP**middle * rate_of(at(middle)) >= peak else (middle, high)

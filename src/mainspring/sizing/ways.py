@@ -38,7 +38,11 @@ def _precisions(question: Question, pool: Pool, allowed: Allowed) -> list[tuple[
     known = {own, *question.accepted}
     weights, caches = [own], [cache]
     if allowed.precisions and isinstance(device, Gpu):
-        weights += [each for each in question.precisions if supports(device, each, question.engine) is None]
+        weights += [
+            each
+            for each in question.precisions
+            if supports(device, each, question.engine) is None and not _twin(each, device, question)
+        ]
         if isinstance(question.model, ModelShape):
             caches += [each for each in question.caches if supports_cache(device, each) is None]
     elif allowed.precisions:
@@ -50,6 +54,16 @@ def _precisions(question: Question, pool: Pool, allowed: Allowed) -> list[tuple[
             accept += [f"quality with a KV cache at {kept}"] * (kept != cache)
             found.append((each, kept, tuple(accept)))
     return found
+
+
+def _twin(precision: str, gpu: Gpu, question: Question) -> bool:
+    """Whether INT8 is only FP8 by another name: as many bytes, on a GPU that has both, and not asked for."""
+    return (
+        precision == "int8"
+        and "fp8" in gpu.flops
+        and "fp8" in (*question.precisions, question.precision)
+        and (precision not in question.accepted)
+    )
 
 
 def _shapes(question: Question, pool: Pool, allowed: Allowed) -> list[tuple[int, str, int]]:
