@@ -193,7 +193,11 @@ def test_a_region_or_a_way_to_buy_without_a_price_is_refused() -> None:
     assert {one.path for one in caught.value.problems} == {"compute.h100"}
     assert len(caught.value.problems) == len(asked(CASE).questions[0].regions) - 1
     assert not any("`us-east-1`" in one.message for one in caught.value.problems)
-    assert asked(fed(regions=", regions: [us-east-1]"), {"p.csv": FEED}).questions
+    one = ", regions: [us-east-1]"
+    assert asked(fed(regions=one), {"p.csv": FEED}).questions
+    with pytest.raises(StackError, match="in `us-east-1` spot"):
+        asked(fed(", buy: {spot: 40%, on_demand: rest}", one), {"p.csv": FEED})
+    assert asked(fed(", buy: {spot: 40% at 50% off, on_demand: rest}", one), {"p.csv": FEED}).questions
 
 
 def test_cores_where_the_pool_is_not_are_a_residency_problem() -> None:

@@ -229,7 +229,7 @@ def test_any_rate_is_answered_in_bounded_time() -> None:
 def test_nothing_is_enough_where_nothing_will_do_for_one() -> None:
     """An endpoint whose promise can't be kept isn't counted at the price of the fleet that fails it."""
     gpus, good = "a100: {gpus: 8 x A100-80GB}", trees("1 x a100", "2", "2k/day", "300ms")
-    found = planned(stack(gpus, good, trees("1 x a100", "2", "2k/day", "1us")))
+    found = planned(stack(gpus, good, trees("1 x a100", "2", "2k/day", "0.01ms")))
     assert found.answers[0].best is not None
     assert found.answers[1].best is None
     assert (found.parts, found.enough) == (None, None)
@@ -252,7 +252,7 @@ def test_more_replicas_never_break_a_promise_that_is_as_high_as_the_region_s(ste
     """
     body = trees("1 x t4", "1", "100/s", "300ms").replace("xgboost-500", "resnet-50").replace("rows: 10", "peak: 1x")
     text = stack(
-        "t4: {gpus: %d x T4, price: $0.5/h per gpu}" % step, body.replace("300ms}", "300ms, availability: 99.99%}")
+        f"t4: {{gpus: {step} x T4, price: $0.5/h per gpu}}", body.replace("300ms}", "300ms, availability: 99.99%}")
     )
     (question,) = asked(text)[1].questions
     ways = forecasts(question, None)
