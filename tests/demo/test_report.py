@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mainspring.cli.demo import page, report, svg
+from mainspring.cli import svg
+from mainspring.cli.demo import page, report
 from mainspring.loop.plan import Record
 
 DAY = 86400.0

@@ -42,6 +42,8 @@ class Files:
     def __call__(self, name: str) -> bytes:
         """The bytes of one, decompressed when it ends in `.gz`; raises `InputError`."""
         path = self.folder / name
+        if path.exists() and not path.is_file():
+            raise InputError("unreadable", f"`{name}` is no plain file", f"ls -l {self.folder}")
         try:
             with path.open("rb") as file:
                 source: Any = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file

@@ -11,36 +11,27 @@ from html import escape
 
 from mainspring.cli import svg
 from mainspring.cli.fleet_table import asks, money, rests, seconds, short, shown, span, verdict, why
-from mainspring.cli.style import CSS
+from mainspring.cli.frame import document, section, tiles
 from mainspring.sizing import words
 from mainspring.sizing.answer import Answer
 from mainspring.sizing.fleet import Fleets, Load
+from mainspring.sizing.sensitivity import Row
 
 
 def page(stack: str, fleets: Fleets) -> str:
     """The whole page."""
     parts = [_head(stack, fleets)]
     if len(fleets.answers) > 1:
-        parts.append(_section("The endpoints", _overview(fleets)))
+        parts.append(section("The endpoints", _overview(fleets)))
     if fleets.levers is not None:
-        parts.append(_section("What each lever saves", _levers(fleets)))
+        parts.append(section("What each lever saves", _levers(fleets)))
     for answer in fleets.answers:
         name = answer.question.demand.endpoint
         body = _endpoint(answer, fleets.loads.get(name, ()))
         if len(fleets.answers) > 1:
             body = f"<details><summary>{escape(verdict(answer))}</summary>{body}</details>"
         parts.append(f"<section><h2>{escape(name)}</h2>{body}</section>")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>Mainspring plan: {escape(stack)}</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+    return document(f"Mainspring plan: {stack}", parts)
 
 
 def _overview(fleets: Fleets) -> str:
@@ -62,29 +53,21 @@ def _overview(fleets: Fleets) -> str:
     return _table("", head, rows) + (_table("Pools that are shared", ["finding"], checks) if checks else "")
 
 
-def _tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
-    cells = "".join(
-        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}</dd><p>{escape(note)}</p></div>'
-        for name, value, note in tiles
-    )
-    return f"<dl class='tiles'>{cells}</dl>"
-
-
 def _head(stack: str, fleets: Fleets) -> str:
     met = sum(answer.met for answer in fleets.answers)
-    tiles = [("Endpoints", f"{len(fleets.answers)}", f"{met} meet their objective as written")]
+    shown_first = [("Endpoints", f"{len(fleets.answers)}", f"{met} meet their objective as written")]
     if fleets.written is not None:
-        tiles.append(("As written", f"{words.dollars(fleets.written)}", "a month, fixed costs included"))
+        shown_first.append(("As written", f"{words.dollars(fleets.written)}", "a month, fixed costs included"))
     if fleets.enough is not None:
-        tiles.append(("Enough", f"{words.dollars(fleets.enough)}", "a month, fixed costs included"))
+        shown_first.append(("Enough", f"{words.dollars(fleets.enough)}", "a month, fixed costs included"))
     return (
         f"<header><h1>{escape(stack)}: what the fleet will do and cost</h1><p>Forecasts, with the interval that each "
-        f"admits and what it rests on. Nothing here was run.</p></header>{_tiles(tiles)}"
+        f"admits and what it rests on. Nothing here was run.</p></header>{tiles(shown_first)}"
     )
 
 
 def _endpoint(answer: Answer, loads: Sequence[Load]) -> str:
-    parts = [_tiles(_numbers(answer))]
+    parts = [tiles(_numbers(answer))]
     charts = [_costs(answer), _latency(answer, loads), _changes(answer)]
     parts.append(f'<div class="charts">{"".join(chart for chart in charts if chart)}</div>')
     if answer.written is not None:
@@ -103,24 +86,24 @@ def _endpoint(answer: Answer, loads: Sequence[Load]) -> str:
 
 
 def _numbers(answer: Answer) -> list[tuple[str, str, str]]:
-    tiles = []
+    found = []
     if answer.written is not None:
         judged, paid = answer.written.judged, answer.written.paid
         short = "meets its objective" if judged.meets else "misses its objective"
-        tiles.append(("As written", short, f"{verdict(answer)}. {judged.binds.says}"))
-        tiles.append(("A month, as written", words.dollars(paid.bill.total), money(paid.bill)))
+        found.append(("As written", short, f"{verdict(answer)}. {judged.binds.says}"))
+        found.append(("A month, as written", words.dollars(paid.bill.total), money(paid.bill)))
         used = f"{words.count(judged.devices, judged.written.way.unit)} bought"
-        tiles.append(("In use", f"{judged.in_use:g}", used))
+        found.append(("In use", f"{judged.in_use:g}", used))
         if answer.written.peak is not None:
             seen = answer.written.peak
-            tiles.append(("p95 at the peak", seconds(seen.p95.value), f"{span(seen.p95)}, {seen.basis}"))
+            found.append(("p95 at the peak", seconds(seen.p95.value), f"{span(seen.p95)}, {seen.basis}"))
     if answer.best is not None:
         fleet = answer.best.fleet
         devices = words.count(fleet.devices, fleet.way.unit)
-        tiles.append(("Cheapest that will do", words.dollars(fleet.dollars), f"{devices}: {fleet.way}"))
+        found.append(("Cheapest that will do", words.dollars(fleet.dollars), f"{devices}: {fleet.way}"))
     elif answer.impossible is not None:
-        tiles.append(("Nothing will do", "", answer.impossible.why))
-    return tiles
+        found.append(("Nothing will do", "", answer.impossible.why))
+    return found
 
 
 def _costs(answer: Answer) -> str:
@@ -148,10 +131,12 @@ def _latency(answer: Answer, loads: Sequence[Load]) -> str:
         svg.Line("its upper end", [load.response.p95.high for load in loads], "c", points=False),
         svg.Line("p50", [load.response.p50.value for load in loads], "b"),
     ]
+    limit = answer.question.promise.p95
+    if limit is not None:
+        lines.append(svg.Line("promised p95", [limit] * len(loads), "c", points=False))
     title = "Seconds of a whole request, by requests/s at one replica"
     drawn = svg.lines(title, labels, lines, every=max(1, len(labels) // 6))
     keys = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
-    limit = answer.question.promise.p95
     promised = f" (promised: {words.seconds(limit)})" if limit else ""
     return _chart(title + promised, drawn, keys)
 
@@ -162,13 +147,20 @@ def _changes(answer: Answer) -> str:
     for factor in dict.fromkeys(row.factor for row in answer.rows):
         rows = [row for row in answer.rows if row.factor == factor]
         known = [row for row in rows if row.dollars is not None]
-        labels = [row.setting.split(" ")[0] if row.times is None else f"x{row.times:g}" for row in known]
+        bars = [(row.times or 0.0, _label(row), row.dollars or 0.0) for row in known]
+        if answer.best is not None and factor != "precision":
+            bars = sorted([*bars, (1.0, "x1", answer.best.fleet.dollars)])
         title = f"If {factor} changes: the cheapest, dollars a month"
         missing = [row.setting for row in rows if row.dollars is None]
         title += f" (nothing will do at {', '.join(missing)})" if missing else ""
         if known:
-            charts.append(_chart(title, svg.bars(title, labels, [row.dollars or 0.0 for row in known])))
+            labels, values = [label for _, label, _ in bars], [value for *_, value in bars]
+            charts.append(_chart(title, svg.bars(title, labels, values)))
     return "".join(charts)
+
+
+def _label(row: Row) -> str:
+    return row.setting.split(" ")[0] if row.times is None else f"x{row.times:g}"
 
 
 def _chart(title: str, drawn: str, keys: str = "") -> str:

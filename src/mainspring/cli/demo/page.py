@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from mainspring.cli import svg
-from mainspring.cli.style import CSS
+from mainspring.cli.frame import document, section, tiles
 
 Report = Mapping[str, Any]
 _OUTCOMES = {"promoted": "good", "refused": "bad", "given up": "bad", "under way": "quiet"}
@@ -29,22 +29,12 @@ def page(report: Report) -> str:
     """Draw the report."""
     parts = [
         _head(report),
-        _section("Did retraining help?", _helped(report)),
-        _section("Drift, against each feature's own calibrated threshold", _drift(report)),
-        _section("Versions, and the verdict of each gate", _versions(report)),
-        _section("Requests and cost", _requests(report)),
+        section("Did retraining help?", _helped(report)),
+        section("Drift, against each feature's own calibrated threshold", _drift(report)),
+        section("Versions, and the verdict of each gate", _versions(report)),
+        section("Requests and cost", _requests(report)),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>Mainspring: {escape(str(report['title']))}</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+    return document(f"Mainspring: {report['title']}", parts)
 
 
 def _head(report: Report) -> str:
@@ -52,7 +42,7 @@ def _head(report: Report) -> str:
     months = report["months"]
     span = f"{_month(months[0]['month'])} to {_month(months[-1]['month'])}" if months else "no requests yet"
     per = f"{_dollars(report['cost_per_1000_predictions_usd'])} per 1000 predictions"
-    tiles = [
+    shown = [
         ("Requests", f"{report['requests']:,}", f"{report['errors']:,} failed, {report['retries']:,} sent again"),
         ("AUC, live", _number(live["auc"], 4), f"frozen model {_number(frozen['auc'], 4)}"),
         ("Brier, live (lower is better)", _number(live["brier"], 4), f"frozen model {_number(frozen['brier'], 4)}"),
@@ -60,15 +50,11 @@ def _head(report: Report) -> str:
         ("Cost", _dollars(report["cost_usd"]), per),
         ("Time", f"{report['seconds']:,.0f} s", _latency(report)),
     ]
-    cells = "".join(
-        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}</dd><p>{escape(note)}</p></div>'
-        for name, value, note in tiles
-    )
     return (
         f"<header><h1>{escape(str(report['title']).capitalize())}: what the loop did</h1>"
         f"<p>{escape(span)}, in event time. The live model was whichever version the loop had chosen; the frozen"
         " model is the first version, scored on the same requests."
-        f"</p></header><dl class='tiles'>{cells}</dl>"
+        f"</p></header>{tiles(shown)}"
     )
 
 
