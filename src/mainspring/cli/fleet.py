@@ -114,7 +114,8 @@ def _coefficients(folder: Path) -> Coefficients:
 
 def _show(fleets: Fleets, stack: Stack, *, whole: bool) -> None:
     said = "\n\n".join(fleet_table.text(answer) for answer in fleets.answers) if whole else fleet_table.summary(fleets)
-    more = [fleet_table.pools(fleets) if whole else "", fleet_table.budget(fleets, stack.cost.budget)]
+    saved = fleet_table.levers(fleets.levers) if whole and fleets.levers is not None else ""
+    more = [saved, fleet_table.pools(fleets) if whole else "", fleet_table.budget(fleets, stack.cost.budget)]
     emit("\n\n".join([said, *(part for part in more if part)]))
 
 

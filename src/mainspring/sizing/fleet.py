@@ -48,7 +48,7 @@ class Fleets:
 
     answers: tuple[Answer, ...]
     fixed: Mapping[str, float]  # dollars a month, beside devices
-    levers: Levers | None = None  # with several endpoints
+    levers: Levers | None = None  # where every endpoint is written down
     loads: Mapping[str, tuple[Load, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     shared: tuple[Check, ...] = ()  # of each pool and region that several endpoints share: whether it holds them all
@@ -88,7 +88,7 @@ class Fleets:
 
         Several endpoints share GPUs, and whole ones are paid for: what the levers leave, bought as the file does.
         """
-        if self.levers is not None:
+        if self.levers is not None and len(self.answers) > 1:
             row = next(row for row in self.levers.rows if row.lever == "precision")
             return None if not row.meets or self.parts is None else row.total + sum(self.fixed.values())
         return self.parts
@@ -160,9 +160,8 @@ def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Te
         answers.append(_with_soak(made, stack.serving[name], question))
         loads[name] = _loads(made, ways)
         known.append((question, ways))
-    if not alone:
-        tell("what each lever saves", len(asked.questions), len(asked.questions))
-    found = None if alone else _saved(known, stack.cost.spot)
+    tell("what each lever saves", len(asked.questions), len(asked.questions))
+    found = _saved(known, stack.cost.spot)
     return Fleets(tuple(answers), fixed, found, loads, asked.notes, checks(asked.questions))
 
 
