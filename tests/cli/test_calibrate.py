@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from mainspring.cli.calibrate import calibrate
+from mainspring.cli.calibrate import MOST, _text, calibrate
 from mainspring.cli.output import Options
 from mainspring.errors import InputError
 from mainspring.forecast.coefficients import Coefficients
@@ -73,3 +73,15 @@ def test_it_is_a_verb() -> None:
     """It is a command that the command line can take up."""
     assert isinstance(calibrate, click.Command)
     assert calibrate.help
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """A device, a folder or a pipe is refused at once, and a file that is too large by its first bytes."""
+    for odd in (Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match="no plain file"):
+            _text(odd)
+    large = tmp_path / "large.csv"
+    with large.open("wb") as file:
+        file.truncate(MOST + 1)
+    with pytest.raises(InputError, match="larger than"):
+        _text(large)

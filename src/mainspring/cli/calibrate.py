@@ -11,6 +11,8 @@ from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.errors import InputError
 
 OUT = "mainspring.coefficients.json"
+MOST = 32 * 2**20
+"""Bytes of measurements that are read at most."""
 
 
 @click.command()
@@ -67,8 +69,15 @@ def _told(some: object) -> dict[str, float]:
 
 
 def _text(file: Path) -> str:
+    if file.exists() and not file.is_file():
+        raise InputError("bad-measurements", f"`{file}` is no plain file", "mainspring calibrate --help")
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open("rb") as source:
+            data = source.read(MOST + 1)
+        if len(data) > MOST:
+            message = f"`{file}` is larger than {MOST >> 20} MiB"
+            raise InputError("bad-measurements", message, "mainspring calibrate --help")
+        return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError("bad-measurements", f"can't read `{file}`: {reason}", "mainspring calibrate --help") from error
