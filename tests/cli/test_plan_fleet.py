@@ -35,7 +35,8 @@ def case(folder: Path, text: str = CASE) -> Path:
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The case study's answer as data."""
     done = plan(case(tmp_path_factory.mktemp("case")), "-o", "json")
-    found = json.loads(done.stdout)["endpoints"][0]
+    whole = json.loads(done.stdout)
+    found = {**whole, **whole["endpoints"][0]}
     assert done.returncode == (0 if found["met"] else 3), done.stderr
     return found
 
@@ -66,6 +67,8 @@ def test_the_case_study_in_figures(told: Any) -> None:
     assert findings["reserved"]["value"] == pytest.approx(364_416)
     assert findings["explains"]["value"] == 96
     assert told["soak"]["requests"] == 694
+    assert told["levers"]["rows"][0]["on_top"] > 400_000  # most of the 192 are idle
+    assert (told["budget"], told["over_budget"]) == (pytest.approx(333_000), True)
     assert (
         1.0 < written["at_peak"]["p95"]["low"] < written["at_peak"]["p95"]["value"] < written["at_peak"]["p95"]["high"]
     )

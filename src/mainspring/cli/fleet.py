@@ -23,7 +23,6 @@ from mainspring.sizing.ask import ask
 from mainspring.sizing.fleet import Fleets, plan_fleets
 from mainspring.sizing.question import Question
 from mainspring.stack.load import Document
-from mainspring.stack.model import Stack
 
 MOST = 64 * 2**20
 """Bytes of a file beside the stack file that are read at most, decompressed."""
@@ -66,7 +65,7 @@ def plan_fleet(options: Options, document: Document, endpoint: str | None, repor
     fleets = plan_fleets(document.stack, asked, _coefficients(options.folder), _progress)
     _clear()
     if options.output == "table":
-        _show(fleets, document.stack, whole=len(fleets.answers) <= SHOWN)
+        _show(fleets, whole=len(fleets.answers) <= SHOWN)
     _write(report or options.state / "plan" / "report.html", fleet_page.page(document.stack.stack, fleets))
     return fleets
 
@@ -112,10 +111,10 @@ def _coefficients(folder: Path) -> Coefficients:
     return Coefficients.read(Files(folder)(CALIBRATED).decode("utf-8", "replace"))
 
 
-def _show(fleets: Fleets, stack: Stack, *, whole: bool) -> None:
+def _show(fleets: Fleets, *, whole: bool) -> None:
     said = "\n\n".join(fleet_table.text(answer) for answer in fleets.answers) if whole else fleet_table.summary(fleets)
     saved = fleet_table.levers(fleets.levers) if whole and fleets.levers is not None else ""
-    more = [saved, fleet_table.pools(fleets) if whole else "", fleet_table.budget(fleets, stack.cost.budget)]
+    more = [saved, fleet_table.pools(fleets) if whole else "", fleet_table.budget(fleets)]
     emit("\n\n".join([said, *(part for part in more if part)]))
 
 

@@ -16,13 +16,12 @@ from mainspring.forecast.setup import Interval, Response
 from mainspring.sizing import words
 from mainspring.sizing.answer import Answer, AsWritten, Sized
 from mainspring.sizing.bill import Bill
-from mainspring.sizing.fleet import Fleets, monthly
+from mainspring.sizing.fleet import Fleets
 from mainspring.sizing.given import is_market
 from mainspring.sizing.judge import Check
 from mainspring.sizing.levers import Levers
 from mainspring.sizing.question import Question, Way
 from mainspring.sizing.rank import Refused
-from mainspring.stack.units import Rate
 
 ROWS = 5
 """Fleets that are shown beside the cheapest of each kind."""
@@ -351,11 +350,10 @@ def pools(fleets: Fleets) -> str:
     return "\n".join(_wrapped(_checked(check)) for check in fleets.shared)
 
 
-def budget(fleets: Fleets, limit: Rate | None) -> str:
+def budget(fleets: Fleets) -> str:
     """The fleets as written against the budget; "" when there is none, or nothing is written."""
-    if limit is None or fleets.written is None:
+    if fleets.budget is None or fleets.written is None:
         return ""
-    most = monthly(limit)
-    over = fleets.written - most
+    over = fleets.written - fleets.budget
     word = f"OVER by {words.dollars(over)}" if over > 0 else f"{words.dollars(-over)} are left"
-    return f"budget {words.dollars(most)} a month: {words.dollars(fleets.written)} as written, {word}"
+    return f"budget {words.dollars(fleets.budget)} a month: {words.dollars(fleets.written)} as written, {word}"

@@ -51,6 +51,7 @@ class Fleets:
     levers: Levers | None = None  # where every endpoint is written down
     loads: Mapping[str, tuple[Load, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    budget: float | None = None  # dollars a month, for all of it
     shared: tuple[Check, ...] = ()  # of each pool and region that several endpoints share: whether it holds them all
 
     @property
@@ -102,6 +103,8 @@ class Fleets:
             "shared": [told_check(check) for check in self.shared],
             "fixed": plain(self.fixed),
             "written": plain(self.written),
+            "budget": plain(self.budget),
+            "over_budget": None if self.budget is None or self.written is None else self.written > self.budget,
             "parts": plain(self.parts),
             "enough": plain(self.enough),
             "levers": _levers_told(self.levers),
@@ -162,7 +165,8 @@ def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Te
         known.append((question, ways))
     tell("what each lever saves", len(asked.questions), len(asked.questions))
     found = _saved(known, stack.cost.spot)
-    return Fleets(tuple(answers), fixed, found, loads, asked.notes, checks(asked.questions))
+    limit = None if stack.cost.budget is None else monthly(stack.cost.budget)
+    return Fleets(tuple(answers), fixed, found, loads, asked.notes, limit, checks(asked.questions))
 
 
 def monthly(rate: Rate) -> float:
