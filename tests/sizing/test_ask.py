@@ -11,7 +11,7 @@ from mainspring.errors import InputError, Problem, StackError
 from mainspring.facts.gpus import Gpu
 from mainspring.facts.shapes import GraphShape, ModelShape
 from mainspring.sizing.ask import Asked, ask
-from mainspring.sizing.given import is_market
+from mainspring.sizing.question import is_market
 from mainspring.stack.load import read
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mainspring.cli.output import Options, emit, pass_options, talk
+from mainspring.cli.reading import first_bytes
 from mainspring.errors import InputError
 
 OUT = "mainspring.coefficients.json"
@@ -69,24 +70,20 @@ def _told(some: object) -> dict[str, float]:
 
 
 def _text(file: Path) -> str:
-    if file.exists() and not file.is_file():
-        raise InputError("bad-measurements", f"`{file}` is no plain file", "mainspring calibrate --help")
+    hint = "mainspring calibrate --help"
+    data = first_bytes(file, MOST + 1, shown=str(file), code="bad-measurements", hint=hint)
+    if len(data) > MOST:
+        raise InputError("bad-measurements", f"`{file}` is larger than {MOST >> 20} MiB", hint)
     try:
-        with file.open("rb") as source:
-            data = source.read(MOST + 1)
-        if len(data) > MOST:
-            message = f"`{file}` is larger than {MOST >> 20} MiB"
-            raise InputError("bad-measurements", message, "mainspring calibrate --help")
         return data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError("bad-measurements", f"can't read `{file}`: {reason}", "mainspring calibrate --help") from error
+    except UnicodeDecodeError as error:
+        raise InputError("bad-measurements", f"`{file}` can't be read: it is not UTF-8 text", hint) from error
 
 
 def _write(out: Path, text: str) -> None:
+    from mainspring.pipelines.files import write_whole
+
     try:
-        fresh = out.with_name(f".{out.name}.new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(out)
+        write_whole(out, text.encode())
     except OSError as error:
         raise InputError("bad-out", f"can't write `{out}`: {error.strerror}", "mainspring calibrate --help") from error

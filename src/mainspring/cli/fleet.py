@@ -6,17 +6,15 @@ What it must never do: change anything but the report that it writes.
 
 from __future__ import annotations
 
-import gzip
 import sys
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from mainspring.cli import fleet_page, fleet_table
 from mainspring.cli.output import Options, emit, talk
+from mainspring.cli.reading import first_bytes
 from mainspring.errors import InputError, ObjectiveNotMet
 from mainspring.forecast.coefficients import Coefficients, builtin
 from mainspring.sizing.ask import ask
@@ -40,16 +38,9 @@ class Files:
 
     def __call__(self, name: str) -> bytes:
         """The bytes of one, decompressed when it ends in `.gz`; raises `InputError`."""
-        path = self.folder / name
-        if path.exists() and not path.is_file():
-            raise InputError("unreadable", f"`{name}` is no plain file", f"ls -l {self.folder}")
-        try:
-            with path.open("rb") as file:
-                source: Any = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
-                data: bytes = source.read(MOST + 1)
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            said = getattr(error, "strerror", None) or str(error)
-            raise InputError("unreadable", f"`{name}` can't be read: {said}", f"ls {self.folder}") from error
+        hint = f"ls {self.folder}"
+        packed = name.endswith(".gz")
+        data = first_bytes(self.folder / name, MOST + 1, shown=name, code="unreadable", hint=hint, unpack=packed)
         if len(data) > MOST:
             raise InputError("too-large", f"`{name}` is larger than {MOST >> 20} MiB", "take a part of it")
         return data

@@ -17,10 +17,9 @@ from mainspring.sizing import words
 from mainspring.sizing.answer import Answer, AsWritten, Sized
 from mainspring.sizing.bill import Bill
 from mainspring.sizing.fleet import Fleets
-from mainspring.sizing.given import is_market
 from mainspring.sizing.judge import Check
 from mainspring.sizing.levers import Levers
-from mainspring.sizing.question import Question, Way
+from mainspring.sizing.question import Question, Way, is_market
 from mainspring.sizing.rank import Refused
 
 ROWS = 5

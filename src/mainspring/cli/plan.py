@@ -85,7 +85,7 @@ def _all(stack: Stack) -> Iterator[PlanRow]:
     for name, pipeline in stack.pipelines.items():
         rate = pipeline.retrain.at_most
         often = f"at most {rate.count:g} run(s) per {length(rate.per)}"
-        runs = rate.count / rate.per * 2629746.0
+        runs = rate.per_month
         dollars = pipeline.budget * runs if pipeline.budget else None
         first = "first version at once" if stack.orchestration.control == "act" else "first version when let"
         yield PlanRow("+", f"pipeline/{name}", f"{first}; {often}", dollars)
@@ -110,7 +110,7 @@ def show(rows: list[PlanRow], stack: Stack, fmt: str = "table") -> None:
     emit(table, "table", [("change", ""), "what", "detail", ("$/month", "per_month")])
     total = sum(row.usd_per_month or 0.0 for row in rows)
     if total and stack.cost.budget is not None:
-        limit = stack.cost.budget.count / stack.cost.budget.per * 2629746.0
+        limit = stack.cost.budget.per_month
         word = "within" if total <= limit else "OVER"
         click.echo(f"in all ${total:.2f} a month at most, {word} the budget of ${limit:.2f} a month")
     elif total:
@@ -163,17 +163,12 @@ def plan(options: Options, path: Path | None, endpoint: str | None, report: Path
         if fleets is None:
             message = "no endpoint says what its traffic is, so there is nothing to plan"
             raise InputError("nothing-to-plan", message, "mainspring explain serving.traffic")
-        emit_fleet(fleets, options.output)
+        if options.output != "table":  # the table was shown already
+            emit(fleets.told(), options.output)
     else:
         _here(options, document.stack, None if fleets is None else fleets.told())
     if fleets is not None:
         judged(fleets)
-
-
-def emit_fleet(fleets: Any, fmt: str) -> None:
-    """The whole answer as data; the table was shown already."""
-    if fmt != "table":
-        emit(fleets.told(), fmt)
 
 
 def _here(options: Options, stack: Stack, fleet: dict[str, object] | None) -> None:

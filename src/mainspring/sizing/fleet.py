@@ -16,20 +16,16 @@ from mainspring.forecast.setup import Response
 from mainspring.sizing.answer import Answer, Asks, Forecasts, answer
 from mainspring.sizing.ask import Asked
 from mainspring.sizing.forecasts import forecasts
-from mainspring.sizing.given import is_market
 from mainspring.sizing.judge import Check
 from mainspring.sizing.levers import Levers, levers
 from mainspring.sizing.plain import plain
-from mainspring.sizing.question import Capacity, Demand, Question, Way
+from mainspring.sizing.question import Capacity, Demand, Question, Way, is_market
 from mainspring.sizing.shared import bills, checks
 from mainspring.sizing.together import packed_dollars
 from mainspring.sizing.told import told_check
 from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint, Stage
-from mainspring.stack.units import Rate
 
-MONTH = 2629746.0
-"""Seconds of a month in the units of the stack file."""
 POINTS = 12
 """Loads at which a replica is shown, from none to its most."""
 
@@ -145,7 +141,7 @@ Tell = Callable[[str, int, int], None]
 
 def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Tell = lambda *_: None) -> Fleets:
     """Answer every question of a stack."""
-    fixed = {name: monthly(rate) for name, rate in stack.cost.fixed.items()}
+    fixed = {name: rate.per_month for name, rate in stack.cost.fixed.items()}
     alone = len(asked.questions) == 1
     quoted = stack.cost.quoted.get("gpu")
     answers, loads, known = [], {}, []
@@ -155,7 +151,7 @@ def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Te
         ways = forecasts(question, coefficients)
         asks = Asks(
             fixed=fixed if alone else {},
-            quoted=monthly(quoted) if quoted is not None and alone else None,
+            quoted=quoted.per_month if quoted is not None and alone else None,
             sensitive=alone,
             elsewhere=is_market,
         )
@@ -165,13 +161,8 @@ def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Te
         known.append((question, ways))
     tell("what each lever saves", len(asked.questions), len(asked.questions))
     found = _saved(known, stack.cost.spot)
-    limit = None if stack.cost.budget is None else monthly(stack.cost.budget)
+    limit = None if stack.cost.budget is None else stack.cost.budget.per_month
     return Fleets(tuple(answers), fixed, found, loads, asked.notes, limit, checks(asked.questions))
-
-
-def monthly(rate: Rate) -> float:
-    """Dollars of a budget in a month."""
-    return rate.count / rate.per * MONTH
 
 
 def _saved(known: list[tuple[Question, Forecasts]], spot: float) -> Levers | None:
@@ -230,6 +221,3 @@ def _soaked(stage: Stage, endpoint: Endpoint, question: Question, seen: Response
     promised = 1.0 - (endpoint.objective.availability or 0.0)
     p50, p95 = (seen.p50.value, seen.p95.value) if seen is not None else (0.0, 0.0)
     return soak(canary, promised, abort=endpoint.abort.errors, p50=p50, p95=p95)
-
-
-__all__ = ["Fleets", "Load", "is_market", "monthly", "plan_fleets"]

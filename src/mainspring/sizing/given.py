@@ -20,17 +20,16 @@ from mainspring.facts.gpus import Gpu
 from mainspring.facts.onnx_graph import from_onnx
 from mainspring.facts.prices import Feed
 from mainspring.facts.shapes import BYTES, GraphShape, ModelShape
-from mainspring.sizing import words
 from mainspring.sizing.bill import unsold
-from mainspring.sizing.question import ON_DEMAND, Mix, Mode, Pool, Tariff
+from mainspring.sizing.question import MARKET, ON_DEMAND, Mix, Mode, Pool, Tariff
 from mainspring.stack.compute import Buy
 from mainspring.stack.compute import Pool as Written
-from mainspring.stack.fleet_checks import HERE, regions_of
+from mainspring.stack.fleet_checks import regions_of
 from mainspring.stack.load import Document
 from mainspring.stack.problems import in_order
 from mainspring.stack.serving import Endpoint
 
-MARKET = ("T4", "L4", "L40S", "A100-80GB-SXM", "H100-SXM", "H200-SXM", "B200-SXM")
+COMPARED = ("T4", "L4", "L40S", "A100-80GB-SXM", "H100-SXM", "H200-SXM", "B200-SXM")
 """Types that are compared with the file's own, at the default prices."""
 SERVERS = 8
 """Cores of the CPU servers that are compared."""
@@ -194,7 +193,7 @@ def market(mine: tuple[Pool, ...], regions: tuple[str, ...], mix: Mix, *, server
     """
     have = {pool.device.name for pool in mine}
     found = []
-    for name in MARKET:
+    for name in COMPARED:
         gpu, price = gpus.find(name), prices.default(name)
         if gpu.name not in have and price is not None:
             tariff = Tariff(price.on_demand, price.reserved, price.spot)
@@ -208,12 +207,7 @@ def market(mine: tuple[Pool, ...], regions: tuple[str, ...], mix: Mix, *, server
 
 
 def _market_name(device: str) -> str:
-    return f"{words.MARKET}{device}"
-
-
-def is_market(pool: str) -> bool:
-    """Whether a pool is one that the file does not have."""
-    return pool.startswith(words.MARKET)
+    return f"{MARKET}{device}"
 
 
 def shape_of(given: Given, name: str, endpoint: Endpoint) -> ModelShape | GraphShape | None:
@@ -257,6 +251,3 @@ def _by_size(given: Given, name: str, endpoint: Endpoint) -> ModelShape:
         raise InputError("no-shape", message, "mainspring catalog models")
     given.notes.append(f"serving.{name}: assumed to be like {near.name}, by the size of its weights: add `shape:`")
     return replace(near, confidence="low")
-
-
-__all__ = ["HERE", "Given", "Read", "check_sold", "is_market", "look_up", "market", "pools", "shape_of"]

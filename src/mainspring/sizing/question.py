@@ -19,8 +19,16 @@ from mainspring.forecast.setup import Lengths, Response
 HOURS = 730.0
 """Hours of a month: 8,760 / 12."""
 
+MARKET = "market:"
+"""How the names of pools begin that the file does not have."""
+
 Mode = Literal["on_demand", "reserved", "spot"]
 MODES: tuple[Mode, ...] = ("reserved", "on_demand", "spot")
+
+
+def is_market(pool: str) -> bool:
+    """Whether a pool is one that the file does not have."""
+    return pool.startswith(MARKET)
 
 
 class Device(Protocol):

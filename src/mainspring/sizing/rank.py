@@ -24,6 +24,7 @@ from mainspring.sizing.question import (
     Question,
     Site,
     Way,
+    is_market,
 )
 from mainspring.sizing.search import Found, Unmet, cheapest
 
@@ -214,7 +215,7 @@ def in_words(question: Question, way: Way, unmet: Unmet, capacity: Capacity) -> 
 def order(fleet: Fleet) -> tuple[object, ...]:
     """Cheapest first, then by devices, the higher precision, the name."""
     way = fleet.way
-    elsewhere = way.pool.startswith(words.MARKET)  # of two that cost the same, the one that is there
+    elsewhere = is_market(way.pool)  # of two that cost the same, the one that is there
     return (
         round(fleet.dollars * 1000),
         elsewhere,

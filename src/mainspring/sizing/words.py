@@ -5,8 +5,7 @@ What this is: formatting, pure. Who calls it: whatever in `sizing/` says why. Wh
 
 from __future__ import annotations
 
-MARKET = "market:"
-"""How the names of pools begin that the file does not have."""
+from mainspring.sizing.question import MARKET
 
 
 def dollars(value: float) -> str:

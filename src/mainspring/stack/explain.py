@@ -7,6 +7,7 @@ the models do not.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -38,15 +39,20 @@ def explain(path: str = "") -> str:
     rows = [(key, child) for key, child in shown.children()]
     if rows:
         lines += ["", "  Keys:"] if place.path else ["  Keys:"]
-        for key, child in rows:
-            mark = " (required)" if child.default is fields.REQUIRED else ""
-            lines += [f"    {key}{mark}", *_wrap(f"{child.doc}", "        ")]
+        lines += _keys(rows)
     if rows and (entry := shown.entry()) is not None:
         lines += ["", f"  Any other name ({entry.path}):", *_wrap(entry.doc, "    ")]
-        for key, child in entry.children():
-            mark = " (required)" if child.default is fields.REQUIRED else ""
-            lines += [f"    {key}{mark}", *_wrap(f"{child.doc}", "        ")]
+        lines += _keys(entry.children())
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _keys(rows: Iterable[tuple[str, fields.Place]]) -> list[str]:
+    """Keys and what they mean, as lines."""
+    lines = []
+    for key, child in rows:
+        mark = " (required)" if child.default is fields.REQUIRED else ""
+        lines += [f"    {key}{mark}", *_wrap(f"{child.doc}", "        ")]
+    return lines
 
 
 def describe(path: str = "") -> dict[str, Any]:

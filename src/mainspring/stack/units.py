@@ -110,6 +110,10 @@ class Rate:
     def per_second(self) -> float:
         return self.count / self.per
 
+    @property
+    def per_month(self) -> float:
+        return self.count / self.per * _SECONDS["month"]
+
 
 def _per(value: object, what: str, example: str) -> tuple[str, float]:
     pieces = re.split(r"\s+per\s+|/", _text(value) or "", maxsplit=1)
