@@ -1,6 +1,6 @@
 """`manifest.json`: what a packaged model is, and what proves that it is unchanged.
 
-An artefact is a folder: `manifest.json`, `model.onnx`, `reference.json`. Who writes it: the pipeline's
+An artefact is a folder: `manifest.json`, `model.onnx` or `model.gguf`, and for a predictive model `reference.json`. Who writes it: the pipeline's
 packaging step. Who reads it: the replica, the gate, monitoring. Nothing in it is ever unpickled.
 """
 
@@ -24,8 +24,8 @@ class Manifest:
 
     model: str
     run: str  # the run that made it
-    format: str  # "onnx"
-    digest: str  # "sha256:..." of model.onnx
+    format: str  # "onnx" | "gguf"
+    digest: str  # "sha256:..." of model.onnx or model.gguf
     inputs: tuple[Field, ...]  # what a request carries
     output: str  # name of the output tensor that requests get: probability of the positive class
     features: str = ""  # "module:function" that makes the model's columns of the raw fields; "" for none
@@ -35,5 +35,8 @@ class Manifest:
     trained_until: float = 0.0  # event time after the last row trained on
     rows: int = 0  # rows trained on
     positive_rate: float = 0.0
+    settings: dict[str, str | int | float | bool] = field(default_factory=dict)  # of a language model: see `Settings`
+    precision: str = ""  # of the weights, where it is not the training's own: "fp16", "int8", "q8_0"
+    made_of: str = ""  # the digest of the model that this one's weights were converted from
     created_with: dict[str, str] = field(default_factory=dict)  # package: version
     schema: int = 1

@@ -6,7 +6,7 @@ the last good one, and acknowledges its epoch. Field names are therefore a wire 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class RevisionRoute:
     version: str  # the registry's version number
     weight: int  # parts of 10,000 of the live traffic; the weights of an endpoint sum to 10,000
     replicas: tuple[str, ...]  # "127.0.0.1:40123" of each ready replica; empty: hold requests
+    regions: tuple[str, ...] = ()  # the region of each replica, in their order; empty: all are in one
+    names: tuple[str, ...] = ()  # the process of each replica, in their order ("chat-3-0"); empty: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,18 @@ class EndpointRoutes:
     mirror: str = ""  # name of the revision that gets copies; "" for none
     mirror_share: int = 0  # parts of 10,000
     timeout_s: float = 10.0  # for one request in all, waiting included
-    queue: int = 512  # requests that may be inside at once; more are refused with 503
+    queue: int = 512  # requests that may be inside at once; more are refused with 429 or 503
+    kind: str = "predictive"  # or "language": which API it answers (Open Inference Protocol, or OpenAI's)
+    auth: bool = False  # a bearer token is asked for
+    slots: int = 0  # requests that one replica works on at once; 0: not known
+    connect_s: float = 1.0  # to a replica's port
+    first_s: float = 0.0  # from the last byte sent to the first byte of the answer; 0: only `timeout_s` holds
+    idle_s: float = 0.0  # between two pieces of a streamed answer; 0: only `timeout_s` holds
+    keep_alive: bool = True  # connections to replicas are used again
+    prefix: bool = False  # a prompt that begins like an earlier one goes where that one went, load allowing
+    session: str = ""  # the header (lower case) whose value keeps a client on one replica; "" for none
+    split: str = ""  # the header (lower case), or "user" for the body's field, that a revision is chosen by; "": the id
+    retry_share: int = 2_000  # retries in parts of 10,000 of the requests of late; a few are always allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,8 @@ class RouteTable:
     epoch: int
     endpoints: dict[str, EndpointRoutes]
     clock: str = "wall"  # "wall", or "request": a replay's requests carry their own event time
+    home: str = ""  # the region that a request comes from when it does not say
+    near: dict[str, tuple[str, ...]] = field(default_factory=dict)  # region: all regions, nearest first
 
 
 def same_routes(a: RouteTable, b: RouteTable) -> bool:

@@ -26,6 +26,13 @@ class PredictionRecord:
     upstream: float  # seconds of the last try at the replica alone
     compute: float  # seconds of compute that the replica charges to this request
     tries: int  # 1 unless it was sent to a second replica
+    first: float = 0.0  # seconds from the request's arrival to the first byte of a streamed answer; 0: not streamed
+    prompt_tokens: int = 0  # of a language model: what its answer says of itself
+    output_tokens: int = 0
+    cached_tokens: int = 0  # prompt tokens that the replica's prefix cache had
+    drafted: int = 0  # tokens guessed ahead by speculation
+    accepted: int = 0  # of them, those that were right
+    end: str = ""  # of a stream: "done" | "gone" the client left | "cut" the replica ended | "late" too slow
     inputs: Any = None  # the request's `inputs`, as they came (Open Inference Protocol)
     outputs: Any = None  # the answer's `outputs`; None on failure
     owes: str = ""  # a mirror revision whose copy of this request must still be logged

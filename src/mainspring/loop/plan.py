@@ -24,6 +24,8 @@ class StartReplica:
     threads: int = 1
     batch_size: int = 32
     batch_wait: float = 0.002  # seconds
+    options: tuple[str, ...] = ()  # more words of the replica's own command line
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class StartRun:
     champion_version: str = ""
     candidate: str = ""  # artefact folder: only judge this one, train nothing
     first: bool = False  # no champion yet: refit on all rows after the gates
+    convert: str = ""  # a precision: the version made is `source` with its weights in it, nothing is trained
+    source: str = ""  # artefact folder that is converted
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,25 @@ class CheckNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalNumbers:
+    """What an evaluation of the user's own gave for each of its items, in the same order for both versions."""
+
+    name: str
+    candidate: tuple[float, ...]  # score of each item, 0 to 1
+    champion: tuple[float, ...] = ()  # empty without a champion
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What serving one version takes, measured in the same run on the same machine."""
+
+    size: int  # bytes of its weights
+    memory: float  # bytes resident while it answers; nan when not known
+    latency_p95: float  # seconds of one request alone
+    throughput: float  # rows/s, or output tokens/s of a language model, with requests side by side
+
+
+@dataclass(frozen=True, slots=True)
 class GateNumbers:
     """What the gate step measured; `decide/gate.py` judges it."""
 
@@ -100,6 +119,10 @@ class GateNumbers:
     groups: tuple[GroupNumbers, ...] = ()
     checks: tuple[CheckNumbers, ...] = ()
     champion: str = ""  # the version compared with; "" for none
+    evals: tuple[EvalNumbers, ...] = ()
+    converted: str = ""  # the precision that the candidate's weights were converted to; "" when they were not
+    own: Footprint | None = None
+    other: Footprint | None = None  # the champion's
 
 
 @dataclass(frozen=True, slots=True)
