@@ -89,7 +89,7 @@ if __name__ == "__main__":
     parser.add_argument("what")
     for name in (
         *("artefact", "name", "model", "version", "code", "announce", "threads", "batch-size", "batch-wait", "port"),
-        *("routes", "acks", "segments", "run", "state", "stack"),
+        *("routes", "acks", "segments", "run", "state", "stack", "keys", "pepper", "upstream-key", "processes"),
     ):
         parser.add_argument(f"--{name}")
     parser.add_argument("--workers-share", action="store_true")

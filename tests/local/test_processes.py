@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.loop.plan import StartGateway, StopProcess
+from mainspring.loop.plan import StartGateway, StartReplica, StopProcess
 from mainspring.loop.ports import Accepted, Refused
 from mainspring.loop.snapshot import ProcessSeen
 from mainspring.testing import faults
@@ -232,7 +233,19 @@ def test_the_command_lines_are_those_agreed(world: Here) -> None:
     assert replica[-2:] == ("--batch-wait", "0.002")
     gateway = world.world.command(StartGateway("gateway-0", 1, 8080, workers=2)).argv[1:]
     assert gateway[:4] == ("-m", "mainspring.gateway", "--name", "gateway-0")
-    assert gateway[-3:] == ("--port", "8080", "--workers-share")
+    assert gateway[-1] == "--workers-share"
+    told = dict(itertools.pairwise(gateway))
+    assert told["--port"] == "8080"
+    for option in ("--keys", "--pepper", "--upstream-key", "--processes"):
+        assert Path(told[option]).is_relative_to(world.state), option
+    chat = world.world.command(
+        StartReplica("chat-1-0", 1, "chat", "chat", "1", "/a", "llamacpp", options=("--slots", "4"))
+    )
+    assert chat.argv[1:3] == ("-m", "mainspring.replicas.llamacpp")
+    assert chat.argv[-2:] == ("--slots", "4")
+    assert chat.env["GOMP_SPINCOUNT"] == "1000"
+    secret = Path(dict(itertools.pairwise(chat.argv))["--key-file"]).read_text()
+    assert secret not in " ".join([*chat.argv, *chat.env.values(), *gateway])
     run = world.world.command(a_run()).argv[1:]
     assert run[:4] == ("-m", "mainspring.pipelines.host", "--run", str(world.state / "runs" / "delay-1"))
 

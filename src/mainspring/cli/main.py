@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("models:models", "List, show and promote versions of models."),
     "gate": ("gate:gate", "Put a version through the gates."),
     "rollout": ("rollout:rollout", "See, pause, resume, promote, abort or undo a rollout."),
+    "keys": ("keys:keys", "Make, list and revoke the tokens of endpoints."),
     "approve": ("approve:approve", "Let a step begin that waits for approval."),
     "drift": ("drift:drift", "Show how far inputs and predictions have moved."),
     "cost": ("cost:cost", "Show what it costs."),

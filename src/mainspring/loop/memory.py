@@ -33,6 +33,7 @@ class ProcessMemory:
     ready: int = 0  # the generation that was seen ready, and told of
     settings: str = ""  # digest of what it was started with; "" when that is not known
     asked: bool = False  # the loop stopped it itself, to start it with other settings
+    leaving: bool = False  # it is taken out of the routes, to be stopped when nobody is routed to it any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from mainspring.decide.restart import restart
 from mainspring.decide.routes import EndpointRoutes, RevisionRoute, RouteTable, same_routes
@@ -11,6 +12,7 @@ from mainspring.loop.memory import ProcessMemory
 from mainspring.loop.plan import SetRoutes, StartGateway, StartReplica, StopProcess, step_id
 from mainspring.loop.snapshot import ProcessSeen, VersionSeen
 from mainspring.loop.window import revision_name
+from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint
 
 START_TIMEOUT = 120.0  # seconds until a process that does not get ready is stopped and tried again
@@ -51,16 +53,23 @@ def _replicas(draft: Draft) -> set[str]:
                 why = f"version {number} of `{endpoint.model_name}` is not in the registry, or cannot be served"
                 draft.wait(f"endpoint/{name}", why)
                 # What still answers goes on; it cannot be started again.
-                wanted |= {f"{revision_name(name, number)}-{i}" for i in range(endpoint.replicas.low)}
+                wanted |= {replica for replica, _ in replicas(draft.s.desired.stack, name, number)}
                 continue
-            for index in range(endpoint.replicas.low):
-                replica = f"{revision_name(name, number)}-{index}"
+            for replica, region in replicas(draft.s.desired.stack, name, number):
                 wanted.add(replica)
-                _supervise(draft, _start(name, endpoint, version, replica))
+                _supervise(draft, _start(name, endpoint, version, replica, region))
     return wanted
 
 
-def _start(endpoint_name: str, endpoint: Endpoint, version: VersionSeen, name: str) -> StartReplica:
+def replicas(stack: Stack, name: str, number: str) -> tuple[tuple[str, str], ...]:
+    """The replicas of one version of an endpoint, as (process, region); regions are dealt out in turn."""
+    endpoint = stack.serving[name]
+    regions = endpoint.regions or stack.compute.regions or ("",)
+    count = endpoint.replicas.low * (len(regions) if endpoint.replicas.per_region else 1)
+    return tuple((f"{revision_name(name, number)}-{i}", regions[i % len(regions)]) for i in range(count))
+
+
+def _start(endpoint_name: str, endpoint: Endpoint, version: VersionSeen, name: str, region: str) -> StartReplica:
     return StartReplica(
         name=name,
         generation=1,
@@ -72,6 +81,8 @@ def _start(endpoint_name: str, endpoint: Endpoint, version: VersionSeen, name: s
         threads=endpoint.threads,
         batch_size=endpoint.batch.size,
         batch_wait=endpoint.batch.wait,
+        options=endpoint.words,
+        region=region,
     )
 
 
@@ -115,15 +126,57 @@ def _is_ready(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: Sta
     """Leave it alone, unless the stack file now says other settings."""
     name, settings = seen.name, _settings(start)
     if memory.settings not in ("", settings):
-        because = f"{name} starts again: its settings in the stack file changed"
-        if draft.do(StopProcess(name, seen.generation), because, keeps=True):
-            draft.processes[name] = replace(memory, settings=settings, asked=True)
-        draft.wait(name, because, self_ending=True)
+        _renew(draft, seen, memory, start)
         return
     if memory.ready != seen.generation:
         draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
     forgiven = memory.failures if draft.now.mono - memory.starts[-1] <= STEADY else 0
-    draft.processes[name] = replace(memory, settings=settings, ready=seen.generation, failures=forgiven)
+    draft.processes[name] = replace(
+        memory, settings=settings, ready=seen.generation, failures=forgiven, leaving=False, asked=False
+    )
+
+
+def _renew(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: StartReplica | StartGateway) -> None:
+    """Start a process again with other settings: a replica when nobody is routed to it, one of a version at a time."""
+    name = seen.name
+    because = f"{name} starts again: its settings in the stack file changed"
+    draft.wait(name, because, self_ending=True)
+    if isinstance(start, StartReplica):
+        peers = _peers(draft, name)
+        if any(draft.processes[p.name].leaving or p.state != "ready" for p in peers):
+            return  # another one is on its way: this one answers meanwhile
+        if not memory.leaving:
+            draft.processes[name] = replace(memory, leaving=True)
+            return
+        if _may_be_routed_to(draft, seen):
+            return
+    if draft.do(StopProcess(name, seen.generation, _grace(draft, name)), because, keeps=True):
+        # Its settings are remembered as new only when it starts again: the stop may be lost with the controller.
+        draft.processes[name] = replace(memory, asked=True)
+
+
+def _peers(draft: Draft, name: str) -> list[ProcessSeen]:
+    """The other replicas of the same version that are remembered and seen."""
+    version = name.rpartition("-")[0]
+    names = [n for n in draft.processes if n != name and n.rpartition("-")[0] == version]
+    return [seen for seen in map(draft.process, names) if seen is not None]
+
+
+def _may_be_routed_to(draft: Draft, seen: ProcessSeen) -> bool:
+    """Whether some gateway worker may still send requests to a replica."""
+    observed, acked = draft.s.observed, gateways_acked(draft)
+    if not acked:
+        return False
+    routes = observed.routes
+    routed = {a for e in routes.endpoints.values() for r in e.revisions for a in r.replicas} if routes else set()
+    epoch = routes.epoch if routes else 0
+    return seen.address in routed or any(e < epoch for e in acked.values())
+
+
+def _grace(draft: Draft, name: str) -> float:
+    """Seconds that a process gets to end what it has begun: a language model's streams may be long."""
+    endpoint = draft.s.desired.stack.serving.get(name.rsplit("-", 2)[0])
+    return max(10.0, endpoint.deadline) if endpoint is not None and endpoint.is_language else 10.0
 
 
 def _settings(start: StartReplica | StartGateway) -> str:
@@ -184,7 +237,7 @@ def _routes(draft: Draft) -> None:
     if not draft.s.desired.stack.serving:
         return
     seen = draft.s.observed.routes
-    table = RouteTable(draft.epoch, _endpoints(draft), clock=draft.s.desired.clock)
+    table = RouteTable(draft.epoch, _endpoints(draft), draft.s.desired.clock, *_regions(draft.s.desired.stack))
     if seen is None or not same_routes(seen, table):
         epoch = max(draft.epoch, seen.epoch if seen else 0) + 1
         table = replace(table, epoch=epoch)
@@ -196,6 +249,18 @@ def _routes(draft: Draft) -> None:
     behind = [name for name, epoch in gateways_acked(draft).items() if epoch < seen.epoch]
     if behind:
         draft.wait("routes", f"{', '.join(behind)} take them up", self_ending=True)
+
+
+def _regions(stack: Stack) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """Where a request comes from when it does not say, and which regions are nearest to each."""
+    there = stack.compute.regions
+    if not there:
+        return "", {}
+    near = {}
+    for origin in there:
+        said = stack.compute.nearest.get(origin, ())
+        near[origin] = tuple(dict.fromkeys((origin, *said, *there)))
+    return stack.orchestration.gateway.region or there[0], near
 
 
 def gateways_acked(draft: Draft) -> dict[str, int]:
@@ -211,7 +276,8 @@ def _endpoints(draft: Draft) -> dict[str, EndpointRoutes]:
         rollout = draft.rollouts.get(name)
         stage = rollout.stages[rollout.stage] if rollout else None
         candidate = rollout.candidate if rollout else ""
-        ready = {n: _ready(draft, name, n, endpoint) for n in _versions_wanted(draft, name, endpoint)}
+        live = {n: _ready(draft, name, n) for n in _versions_wanted(draft, name, endpoint)}
+        ready = {n: tuple(p.address for p, _ in found) for n, found in live.items()}
         taken = bool(ready.get(candidate)) or (rollout is not None and rollout.ready and _comes_back(draft, name))
         parts = max(1, round(stage.share * PARTS)) if stage and taken else 0
         canary = parts if stage and stage.kind in ("canary", "all") else 0
@@ -222,13 +288,39 @@ def _endpoints(draft: Draft) -> dict[str, EndpointRoutes]:
             endpoints[name] = kept
             continue
         endpoints[name] = EndpointRoutes(
-            revisions=tuple(RevisionRoute(revision_name(name, n), n, shares[n], ready[n]) for n in ready),
+            revisions=tuple(
+                RevisionRoute(
+                    revision_name(name, n), n, shares[n], ready[n],
+                    tuple(region for _, region in found) if any(region for _, region in found) else (),
+                    tuple(p.name for p, _ in found),
+                )
+                for n, found in live.items()
+            ),
             mirror=revision_name(name, candidate) if mirror else "",
             mirror_share=mirror,
-            timeout_s=endpoint.timeout,
-            queue=endpoint.queue,
-        )
+            **_manners(endpoint),
+        )  # fmt: skip
     return endpoints
+
+
+def _manners(endpoint: Endpoint) -> dict[str, Any]:
+    """How the gateway treats requests of an endpoint, whichever version answers."""
+    language, waits, route = endpoint.is_language, endpoint.waits, endpoint.route
+    return {
+        "timeout_s": endpoint.deadline,
+        "queue": endpoint.queue,
+        "kind": endpoint.server.kind,
+        "auth": endpoint.auth == "token",
+        "slots": endpoint.at_once,
+        "connect_s": waits.connect,
+        "first_s": waits.first if waits.first is not None else 60.0 if language else 0.0,
+        "idle_s": waits.idle if waits.idle is not None else 30.0 if language else 0.0,
+        "keep_alive": endpoint.server.keep_alive,
+        "prefix": language if route.prefix is None else route.prefix,
+        "session": route.session or "",
+        "split": "" if route.split == "request" else route.split,
+        "retry_share": round(route.retries * PARTS),
+    }
 
 
 def _kept_until_ready(
@@ -258,19 +350,16 @@ def _comes_back(draft: Draft, name: str) -> bool:
     return bool(replicas) and all(m.failures <= 1 for m in replicas)
 
 
-def _ready(draft: Draft, name: str, number: str, endpoint: Endpoint) -> tuple[str, ...]:
-    names = [f"{revision_name(name, number)}-{i}" for i in range(endpoint.replicas.low)]
-    seen = [draft.process(n) for n in names]
-    return tuple(p.address for p in seen if p is not None and p.state == "ready")
+def _ready(draft: Draft, name: str, number: str) -> tuple[tuple[ProcessSeen, str], ...]:
+    """The replicas of a version that answer and are not leaving, each with its region."""
+    seen = [(draft.process(replica), region) for replica, region in replicas(draft.s.desired.stack, name, number)]
+    leaving = {n for n, memory in draft.processes.items() if memory.leaving}
+    return tuple((p, region) for p, region in seen if p is not None and p.state == "ready" and p.name not in leaving)
 
 
 def _stop_others(draft: Draft, wanted: set[str]) -> None:
     """Stop what is not wanted, a replica only after no worker can still route to it."""
     observed = draft.s.observed
-    routed: set[str] = set()
-    if observed.routes is not None:
-        routed = {a for e in observed.routes.endpoints.values() for r in e.revisions for a in r.replicas}
-    acked = gateways_acked(draft)
     working = {f"run-{run.id}" for run in observed.runs if run.state == "running"}
     if not draft.s.desired.down:
         wanted = wanted | {f"run-{id_}" for id_ in draft.runs}
@@ -283,10 +372,9 @@ def _stop_others(draft: Draft, wanted: set[str]) -> None:
         if seen.state == "stopping":
             draft.wait(seen.name, "stops", self_ending=True)
             continue
-        epoch = observed.routes.epoch if observed.routes else 0
-        still = acked and (any(e < epoch for e in acked.values()) or seen.address in routed)
-        if seen.kind == "replica" and still:
+        if seen.kind == "replica" and _may_be_routed_to(draft, seen):
             draft.wait(seen.name, "stops when no gateway worker routes to it any more", self_ending=True)
             continue
-        if draft.do(StopProcess(seen.name, seen.generation), f"{seen.name} is not wanted any more", keeps=True):
+        stop = StopProcess(seen.name, seen.generation, _grace(draft, seen.name))
+        if draft.do(stop, f"{seen.name} is not wanted any more", keeps=True):
             draft.wait(seen.name, "stops", self_ending=True)

@@ -138,6 +138,9 @@ class Compute(Section):
 
     regions: tuple[Name, ...] = ()
     """Where machines are, such as `[us-east-1, eu-west-1]`. Default: one region, `here`."""
+    nearest: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
+    """For requests of a region, the others, nearest first: `{us-east-1: [us-west-2, eu-west-1]}`. Default: the order
+    of `regions`."""
     types: dict[str, GpuType] = Field(default_factory=dict, max_length=100)
     """Types of GPU of your own, by name."""
     prices: str | None = None

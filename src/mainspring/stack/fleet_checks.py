@@ -30,6 +30,9 @@ def fleet_checks(
         found += _residency(name, endpoint, compute, places)
         found += _traffic(name, endpoint, compute, places)
     if orchestration is not None:
+        home = orchestration.gateway.region
+        if home is not None and home not in compute.regions:
+            found.append(_unknown(home, compute, ("orchestration", "gateway", "region"), places))
         found += _survival(compute, orchestration, places)
     return found
 
@@ -48,6 +51,12 @@ def _pools(compute: Compute, places: Places) -> Iterator[Problem]:
     for number, region in enumerate(compute.regions):
         if region in compute.regions[:number]:
             yield places.problem(("compute", "regions", number), "twice", f"{say(region)} is in the list already")
+    for origin, order in compute.nearest.items():
+        if origin not in compute.regions:
+            yield _unknown(origin, compute, ("compute", "nearest", origin), places)
+        for number, region in enumerate(order):
+            if region not in compute.regions:
+                yield _unknown(region, compute, ("compute", "nearest", origin, number), places)
     for name, pool in compute.pools.items():
         for number, region in enumerate(pool.regions):
             if region not in compute.regions:

@@ -21,6 +21,8 @@ class Gateway(Section):
     """The TCP port on loopback; `0` takes a free one, which `status` shows. Default: 8080."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes that share the port. Default: 1, which serves some thousand requests a second."""
+    region: Name | None = None
+    """The region that requests come from unless they say so by `x-mainspring-region`. Default: the first."""
 
 
 class Orchestration(Section):

@@ -19,12 +19,14 @@ from mainspring.stack import functions
 from mainspring.stack.compute import Compute
 from mainspring.stack.cost import Cost
 from mainspring.stack.fleet_checks import fleet_checks
+from mainspring.stack.language_checks import language_checks, missing_evals, missing_weights
 from mainspring.stack.model import Stack
 from mainspring.stack.monitoring import Monitoring
 from mainspring.stack.orchestration import KUBERNETES, Orchestration
 from mainspring.stack.pipelines import DataSpec, PipelineSpec
 from mainspring.stack.problems import Places, did_you_mean, nearest, say
 from mainspring.stack.serving import Endpoint
+from mainspring.stack.serving_checks import serving_checks
 
 RESERVED_STEPS = frozenset({"package", "gate", "register", "data-check", "refit"})
 """Steps that Mainspring adds by itself."""
@@ -84,6 +86,8 @@ def cross_checks(parts: Parts, places: Places) -> list[Problem]:
     """What is wrong between sections."""
     checks = (_where, _replicas, _stages, _followed, _produced, _steps, _sources, _retrain, _truth, _alerts)
     found = [problem for check in checks for problem in check(parts, places)]
+    found += serving_checks(parts.serving, parts.machines, places)
+    found += language_checks(parts.pipelines, parts.serving, places)
     return found + fleet_checks(parts.machines, parts.orchestration, parts.serving, places)
 
 
@@ -226,8 +230,10 @@ def _alerts(parts: Parts, places: Places) -> Iterator[Problem]:
 
 
 def missing_functions(parts: Parts, folder: Path, places: Places) -> Iterator[Problem]:
-    """What is wrong with the functions that the parts name."""
+    """What is wrong with the functions and the weights that the parts name."""
     modules = functions.Modules(folder)
+    yield from missing_weights(parts.pipelines, folder, places)
+    yield from missing_evals(parts.pipelines, modules, places)
     for name, pipeline in parts.pipelines.items():
         earlier: list[str] = []
         for step, spec in pipeline.steps.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mainspring.errors import InputError
 from mainspring.stack.model import Stack
+from mainspring.stack.runtimes import RUNTIMES
 
 
 def planned_only(stack: Stack) -> tuple[str, ...]:
@@ -17,8 +18,9 @@ def planned_only(stack: Stack) -> tuple[str, ...]:
     if where not in stack.compute or stack.compute[where].machine is None:
         reasons.append(f"`orchestration.where` is `{where}`, and this version runs on `machine: this` only")
     for name, endpoint in stack.serving.items():
-        if endpoint.runtime != "onnx":
-            reasons.append(f"`serving.{name}.runtime` is `{endpoint.runtime}`, and this version runs `onnx` only")
+        if not endpoint.server.runs:
+            can = " and ".join(f"`{one.name}`" for one in RUNTIMES.values() if one.runs)
+            reasons.append(f"`serving.{name}.runtime` is `{endpoint.runtime}`, and this version runs {can} only")
         if endpoint.gpus is not None:
             reasons.append(f"`serving.{name}.gpus` is `{endpoint.gpus}`, and this version starts nothing on GPUs")
     return tuple(reasons)

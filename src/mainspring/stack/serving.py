@@ -9,10 +9,14 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from mainspring.stack.base import Name, Section
 from mainspring.stack.fleet_units import Count, Factor, Gpus, Spread, Tokens
+from mainspring.stack.runtimes import RUNTIMES, SLOTS, Runtime, Wishes, words
 from mainspring.stack.units import Per, Seconds, Share, Size
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "fp4", "mxfp4", "int4"]
 """What a weight may be stored as."""
+
+Header = Annotated[str, StringConstraints(pattern=r"^x-[a-z0-9-]{1,60}$")]
+"""A header's name in lower case, `x-…`."""
 
 ModelAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}@champion$")]
 
@@ -152,6 +156,80 @@ class Weights(Section):
     """`node` keeps a copy on each node's own disk, so that a restart need not fetch them. Default: none."""
 
 
+class Cache(Section):
+    """The KV cache: what a language model keeps of the tokens it has read."""
+
+    type: Literal["fp16", "fp8", "int8", "int4"] = "fp16"
+    """What a key or a value is stored as: `fp8` on vLLM, SGLang and TensorRT-LLM, `int8` and `int4` on llama.cpp.
+    Default: fp16."""
+    size: Size | None = None
+    """How much memory it gets, such as `8GiB`, where the runtime is told. Default: what is left."""
+    prefix: bool = True
+    """Whether what was read of one prompt is used again for another that begins alike. Default: true."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return value if isinstance(value, (dict, Cache)) else {"type": value}
+
+
+class Speculate(Section):
+    """Speculative decoding: tokens are guessed ahead, and the model checks many in one step."""
+
+    by: Literal["ngram", "draft"]
+    """`ngram` guesses from what was said before and needs no second model; `draft` asks a small model."""
+    tokens: int = Field(default=8, ge=1, le=64)
+    """How many are guessed at a time. Default: 8."""
+    model: str = ""
+    """The small model, for `draft`: a path or a name that the runtime knows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return {"by": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_model(self) -> Speculate:
+        if (self.by == "draft") != bool(self.model):
+            raise ValueError("`draft` names its small model: `{by: draft, model: …}`; `ngram` has none")
+        return self
+
+
+class Parallel(Section):
+    """How one replica is cut over its GPUs; the two numbers multiply to `gpus`."""
+
+    tensor: int = Field(default=1, ge=1, le=64)
+    """Every layer is cut this many ways. Default: all the GPUs that `pipeline` leaves."""
+    pipeline: int = Field(default=1, ge=1, le=64)
+    """The layers are dealt out to this many groups of GPUs. Default: 1."""
+
+
+class Route(Section):
+    """How the gateway chooses among versions and replicas, beside their load."""
+
+    prefix: bool | None = None
+    """A prompt that begins like an earlier one goes to the replica that has read it, unless that one is busy.
+    Default: true for language models."""
+    session: Header | None = None
+    """A header, such as `x-session-id`: requests with one value of it stay on one replica while it is there."""
+    split: Header | Literal["request", "user"] = "request"
+    """What a version is chosen by in a canary: each `request`, the `user` field of the body, or a header's value.
+    One user then sees one version. Default: request."""
+    retries: Share = 0.2
+    """At most this share of requests is sent a second time (before its first byte). Default: 20%."""
+
+
+class Waits(Section):
+    """How long the gateway waits for a replica, step by step."""
+
+    connect: Seconds = 1.0
+    """For its port to take a connection. Default: 1s."""
+    first: Seconds | None = None
+    """For the first byte of an answer. Default: 60s for language models; else only `timeout` holds."""
+    idle: Seconds | None = None
+    """From one piece of a streamed answer to the next. Default: 30s for language models."""
+
+
 class Scale(Section):
     """When to change the number of replicas."""
 
@@ -168,15 +246,29 @@ class Endpoint(Section):
 
     model: ModelAlias
     """The registered model that it follows, as `NAME@champion`."""
-    runtime: Literal["onnx", "vllm", "sglang", "trtllm"] = "onnx"
-    """The model server that runs it. `up` runs `onnx`; the others are planned. Default: onnx."""
+    runtime: Literal["onnx", "llamacpp", "vllm", "sglang", "trtllm"] = "onnx"
+    """The model server that runs it. `up` runs `onnx` and `llamacpp`; the others are planned. Default: onnx."""
     shape: str | None = None
     """What the model is like, for `plan`: a name of `mainspring catalog models`, or a path to a config.json, GGUF or
     ONNX file. Default: worked out from `weights.size`, and labelled as assumed."""
     precision: Precision | None = None
     """Of the weights. Default: `fp16`."""
-    kv: Literal["fp16", "fp8"] = "fp16"
-    """Precision of the KV cache. Default: fp16."""
+    kv: Cache = Cache()
+    """The KV cache: `fp8`, or `{type: fp8, size: 8GiB, prefix: true}`; for language models."""
+    slots: int | None = Field(default=None, ge=1, le=4096)
+    """Requests that one replica works on at once; for language models. Default: 4 on llama.cpp, else the runtime's."""
+    context: Tokens | None = None
+    """Tokens that one conversation may have, its answer included. Default: 2048 on llama.cpp, else the model's."""
+    speculate: Speculate | None = None
+    """Speculative decoding: `ngram`, or `{by: ngram, tokens: 8}`. Default: none."""
+    parallel: Parallel | None = None
+    """How one replica is cut over its GPUs: `{tensor: 4, pipeline: 2}`. Default: every layer over all of them."""
+    auth: Literal["none", "token"] = "none"
+    """`token`: requests need `Authorization: Bearer …`, made by `mainspring keys create`. Default: none."""
+    route: Route = Route()
+    """How the gateway chooses among versions and replicas, beside their load."""
+    waits: Waits = Waits()
+    """How long the gateway waits for a replica, step by step."""
     allow: tuple[Precision, ...] = ()
     """Other precisions that its users accept: `plan` may propose them. Default: none; they are shown as options."""
     gpus: Gpus | None = None
@@ -197,10 +289,10 @@ class Endpoint(Section):
     """When to change the number of replicas within the range."""
     batch: Batch = Batch()
     """Requests answered together."""
-    timeout: Seconds = 10.0
-    """How long a request may take in all, waiting included, before it fails with 503. Default: 10s."""
+    timeout: Seconds | None = None
+    """How long a request may take in all, waiting included. Default: 10s; `10m` for language models."""
     queue: int = Field(default=512, ge=1, le=100_000)
-    """Requests that may wait for a replica; one more is refused with 503 and `Retry-After`. Default: 512."""
+    """Requests that may be inside; one more is refused, with `Retry-After`. Default: 512."""
     objective: Objective = Objective()
     """What users are promised."""
     truth: Truth | None = None
@@ -221,3 +313,41 @@ class Endpoint(Section):
     def model_name(self) -> str:
         """The registered model's name, without the alias."""
         return self.model.split("@", 1)[0]
+
+    @property
+    def server(self) -> Runtime:
+        """What `runtime` is and can do."""
+        return RUNTIMES[self.runtime]
+
+    @property
+    def is_language(self) -> bool:
+        """Whether it answers OpenAI's API, and not the Open Inference Protocol."""
+        return self.server.kind == "language"
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that a request may take in all."""
+        return self.timeout if self.timeout is not None else 600.0 if self.is_language else 10.0
+
+    @property
+    def at_once(self) -> int:
+        """Requests that one replica works on at once; 0 where nobody says."""
+        return self.slots or (SLOTS if self.runtime == "llamacpp" else 0)
+
+    @property
+    def wishes(self) -> Wishes:
+        """What is asked of the runtime."""
+        many = self.gpus.count if self.gpus is not None and not self.gpus.slice else 1
+        cut = self.parallel or Parallel(tensor=many)
+        guess = self.speculate
+        return Wishes(
+            slots=self.slots, context=None if self.context is None else int(self.context), kv=self.kv.type,
+            kv_bytes=self.kv.size, prefix=self.kv.prefix, speculate=guess.by if guess else "",
+            tokens=guess.tokens if guess else 0, draft=guess.model if guess else "", tensor=cut.tensor,
+            pipeline=cut.pipeline,
+        )  # fmt: skip
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The runtime's own words for all of it."""
+        return words(self.server, self.wishes)

@@ -17,7 +17,7 @@ from mainspring.errors import EnvironmentError_, MainspringError
 from mainspring.worlds.local.shim import write_whole
 
 VERSION = 1
-FOLDERS = ("artefacts", "runs", "cache", "code", "processes", "logs", "acks", "segments", "meter")
+FOLDERS = ("artefacts", "runs", "cache", "code", "processes", "logs", "acks", "segments", "meter", "secrets")
 NETWORK = frozenset(
     (
         *("nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "drvfs", "afs", "ceph", "fuse.ceph"),

@@ -33,6 +33,7 @@ from mainspring.loop.plan import (
 )
 from mainspring.loop.ports import Accepted, Refused, World
 from mainspring.loop.snapshot import Observed, ProcessSeen, RunSeen, VersionSeen
+from mainspring.worlds.local import secrets
 from mainspring.worlds.local.processes import ALIVE, Command, JsonFiles, Processes
 from mainspring.worlds.local.shim import write_whole
 
@@ -75,7 +76,7 @@ class Runs(Protocol):
 class Programs:
     """What the three kinds of process run, after the Python executable."""
 
-    replica: tuple[str, ...] = ("-m", "mainspring.replicas.onnx")
+    replica: tuple[str, ...] = ("-m", "mainspring.replicas.{runtime}")
     gateway: tuple[str, ...] = ("-m", "mainspring.gateway")
     run: tuple[str, ...] = ("-m", "mainspring.pipelines.host")
 
@@ -264,8 +265,10 @@ class LocalWorld(World):
         match action:
             case StartReplica():
                 threads = {f"{library}_NUM_THREADS": str(action.threads) for library in ("OMP", "OPENBLAS", "MKL")}
-                env = {**common, **threads, "PYTHONSAFEPATH": "1"}
-                return Command((self._python, *self._programs.replica, *self._replica(action)), folder, env)
+                # Threads that spin while they wait make llama.cpp 10 to 30 times slower beside any other work.
+                env = {**common, **threads, "PYTHONSAFEPATH": "1", "GOMP_SPINCOUNT": "1000"}
+                program = (part.format(runtime=action.runtime) for part in self._programs.replica)
+                return Command((self._python, *program, *self._replica(action)), folder, env)
             case StartGateway():
                 argv = (self._python, *self._programs.gateway, *self._gateway(action))
                 return Command(argv, folder, {**common, "PYTHONSAFEPATH": "1"})
@@ -286,7 +289,9 @@ class LocalWorld(World):
             "--batch-size": str(action.batch_size),
             "--batch-wait": str(action.batch_wait),
         }
-        return tuple(part for option in options.items() for part in option)
+        given = tuple(part for option in options.items() for part in option)
+        key = () if action.runtime == "onnx" else ("--key-file", str(secrets.upstream(self._state)))
+        return (*given, *key, *action.options)
 
     def _gateway(self, action: StartGateway) -> tuple[str, ...]:
         options = {
@@ -296,6 +301,10 @@ class LocalWorld(World):
             "--segments": str(self._state / "segments"),
             "--announce": self._announce(action.name),
             "--port": str(action.port),
+            "--keys": str(secrets.keys(self._state)),
+            "--pepper": str(secrets.pepper(self._state)),
+            "--upstream-key": str(secrets.upstream(self._state)),
+            "--processes": str(self._state / "processes"),
         }
         given = tuple(part for option in options.items() for part in option)
         return (*given, "--workers-share") if action.workers > 1 else given

@@ -1,0 +1,107 @@
+"""Tokens that requests show: made, listed and revoked in `keys.json`, where only their hashes are kept.
+
+What this is: the file's one writer; every change is whole, and under a lock, so that two people can't lose one. The
+gateway reads the file by itself, so a token is revoked within a second though no controller runs. A token has 256
+random bits: a fast keyed hash (HMAC-SHA256 under the state folder's pepper) is right for it, as it would not be for a
+password (NIST SP 800-63B, section 5.1.1). Who calls it: `mainspring keys`.
+What it must never do: keep a token, or write one anywhere but into the hands of who asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets as chance
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mainspring.errors import EnvironmentError_, InputError
+from mainspring.worlds.local import secrets
+from mainspring.worlds.local.shim import write_whole
+
+PREFIX = "ms_"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A token that exists, without the token."""
+
+    id: str  # "k3"
+    hash: str
+    endpoints: tuple[str, ...]
+    name: str = ""  # whose it is
+    expires: float | None = None  # POSIX seconds
+    created: float = 0.0
+
+
+def listed(state: Path) -> tuple[Key, ...]:
+    """All tokens of a state folder, oldest first. Raises `EnvironmentError_` when the file can't be read as one."""
+    path = secrets.keys(state)
+    try:
+        raw = json.loads(path.read_bytes())
+        return tuple(Key(**{**one, "endpoints": tuple(one["endpoints"])}) for one in raw["keys"])
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EnvironmentError_(
+            "keys-unreadable",
+            f"`{path}` can't be read: {error}",
+            "bring it back from a backup, or remove it and make new keys",
+        ) from error
+
+
+def create(
+    state: Path, endpoints: tuple[str, ...], name: str, now: float, expires: float | None = None
+) -> tuple[Key, str]:
+    """Make a token for some endpoints; returns what is kept of it, and the token, which nobody can show again."""
+    with _alone(state):
+        there = listed(state)
+        token = PREFIX + chance.token_urlsafe(32)
+        number = 1 + max((int(key.id[1:]) for key in there if key.id[1:].isdecimal()), default=0)
+        key = Key(f"k{number}", _hash(state, token), endpoints, name, expires, now)
+        _write(state, (*there, key))
+    return key, token
+
+
+def revoke(state: Path, id: str) -> Key:
+    """Take a token back. Raises `InputError` when there is none of that id."""
+    with _alone(state):
+        there = listed(state)
+        found = next((key for key in there if key.id == id), None)
+        if found is None:
+            known = ", ".join(f"`{key.id}`" for key in there) or "none"
+            raise InputError("no-such-key", f"there is no key `{id[:40]}`; there is {known}", "mainspring keys list")
+        _write(state, tuple(key for key in there if key != found))
+    return found
+
+
+def _hash(state: Path, token: str) -> str:
+    pepper = bytes.fromhex(secrets.pepper(state).read_text(encoding="ascii").strip())
+    return hmac.new(pepper, token.encode(), hashlib.sha256).hexdigest()
+
+
+def _write(state: Path, keys: tuple[Key, ...]) -> None:
+    content = json.dumps({"keys": [asdict(key) for key in keys]}, indent=1).encode()
+    write_whole(str(secrets.keys(state)), content)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the keys' lock; every trouble with the disk is told as such."""
+    try:
+        state.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(state / "keys.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise EnvironmentError_(
+            "keys-not-written", f"`{secrets.keys(state)}` can't be written: {error.strerror}"
+        ) from error

@@ -1,0 +1,62 @@
+"""Tokens of endpoints: only hashes are kept, and nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mainspring.errors import EnvironmentError_, InputError
+from mainspring.worlds.local import secrets, tokens
+
+
+def test_a_token_is_kept_as_a_keyed_hash_only(tmp_path: Path) -> None:
+    """The file holds HMAC-SHA256 under the pepper; the token is nowhere in the folder."""
+    key, token = tokens.create(tmp_path, ("chat",), "anna", now=5.0, expires=9.0)
+    pepper = bytes.fromhex(secrets.pepper(tmp_path).read_text())
+    assert key.hash == hmac.new(pepper, token.encode(), hashlib.sha256).hexdigest()
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert token.encode() not in path.read_bytes()
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert json.loads(secrets.keys(tmp_path).read_text())["keys"][0]["endpoints"] == ["chat"]
+    assert len(token) == len(tokens.PREFIX) + 43
+
+
+def test_ids_are_never_used_twice_at_once_and_none_is_lost(tmp_path: Path) -> None:
+    """Twenty made side by side are twenty."""
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: tokens.create(tmp_path, ("chat",), f"p{n}", 0.0)[0], range(20)))
+    there = tokens.listed(tmp_path)
+    assert {key.id for key in made} == {key.id for key in there}
+    assert len({key.id for key in there}) == 20
+
+
+def test_revoking(tmp_path: Path) -> None:
+    """A revoked key is gone; one that is not there is an error that names those that are."""
+    first, _ = tokens.create(tmp_path, ("chat",), "", 0.0)
+    second, _ = tokens.create(tmp_path, ("chat",), "", 0.0)
+    assert tokens.revoke(tmp_path, first.id) == first
+    assert tokens.listed(tmp_path) == (second,)
+    with pytest.raises(InputError, match="there is `k2`"):
+        tokens.revoke(tmp_path, "k9")
+
+
+def test_a_broken_file_is_told_and_not_overwritten(tmp_path: Path) -> None:
+    """Half a file is an error with its path; making a key does not wipe it."""
+    secrets.keys(tmp_path).write_text('{"keys": [{"id"')
+    with pytest.raises(EnvironmentError_, match="can't be read"):
+        tokens.create(tmp_path, ("chat",), "", 0.0)
+    assert secrets.keys(tmp_path).read_text() == '{"keys": [{"id"'
+
+
+def test_secrets_are_made_once(tmp_path: Path) -> None:
+    """A second look gives the same secret, so that running replicas and old hashes stay good."""
+    first = secrets.upstream(tmp_path).read_text()
+    assert secrets.upstream(tmp_path).read_text() == first
+    assert secrets.pepper(tmp_path).read_text() != first
