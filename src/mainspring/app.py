@@ -109,6 +109,7 @@ def _wired(path: Path, folder: LocalFolder, store: SqliteStore, clock: LiveClock
         quiesce=quiesce,
         spend=spending.told,
         traffic=lambda: {name: asdict(predictions.counts(name)) for name in predictions.endpoints()},
+        spoken=lambda: [asdict(one) for one in predictions.spoken()],
         runs=registry.runs,
         close=(lambda: spending.tick(now=True), predictions.close, registry.close),
     )

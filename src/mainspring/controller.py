@@ -39,7 +39,7 @@ BUSY_MOST = 0.1  # and when it takes longer
 IDLE = 0.5  # seconds between two cycles while nothing happens
 BACKOFF, BACKOFF_MOST = 1.0, 30.0  # seconds after a cycle that raised
 ALIVE = ("starting", "ready", "stopping")
-VERBS = ("run", "promote", "abort", "pause", "resume", "undo", "approve", "gate")
+VERBS = ("run", "promote", "abort", "pause", "resume", "undo", "approve", "gate", "quantize")
 
 T = TypeVar("T")
 
@@ -82,6 +82,7 @@ class Parts:
     quiesce: Callable[[str], None]  # ask the gateway worker at an address to write down all; raises `OSError`
     spend: Callable[[], dict[str, Any]] = dict  # the bill up to now, for people
     traffic: Callable[[], dict[str, Any]] = dict  # counts of predictions, for people
+    spoken: Callable[[], list[dict[str, Any]]] = list  # what language models said, for people
     runs: Callable[[], Sequence[Any]] = tuple  # all runs with what they used and gave, for people
     close: tuple[Callable[[], object], ...] = ()
 

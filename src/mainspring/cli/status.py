@@ -31,7 +31,8 @@ def status(options: Options) -> None:
 
 def page(told: Json, *, color: bool = False, events: int = 5) -> str:
     """A status as text."""
-    parts = [_head(told), _endpoints(told, color), _pipelines(told, color), _watches(told, color), _cost(told)]
+    parts = [_head(told), _endpoints(told, color), _spoken(told), _pipelines(told, color), _watches(told, color)]
+    parts.append(_cost(told))
     glyph = state("waiting", " ", color=color).rstrip()
     waiting = [_wrapped(f"  {glyph} {w['what']}: {w['why']}") for w in told["waiting"]]
     parts.append("\n".join(["WAITING", *waiting]) if waiting else "")
@@ -118,6 +119,31 @@ def _endpoints(told: Json, color: bool) -> str:
         return ""
     del color  # a table is cut by columns, so it stays plain
     return table(rows, ["endpoint", "state", "version", "traffic", "replicas", ("rollout", "stage")])
+
+
+def _spoken(told: Json) -> str:
+    """What language models said since the beginning: shares and times, a line for each version."""
+    rows = []
+    for one in told["spoken"]:
+        name = one["revision"] if one["role"] == "live" else f"{one['revision']} (mirror)"
+        row = {"spoken": name, "answers": one["answers"], "tokens in": one["prompt"], "out": one["output"]}
+        row["cached"] = f"{one['cached'] / one['prompt']:.0%}" if one["prompt"] else " "
+        row["guessed"] = f"{one['accepted'] / one['drafted']:.0%}" if one["drafted"] else " "
+        edges = [one["first_p50"], one["first_p95"]]
+        row["first token"] = " / ".join(f"<{length(edge)}" for edge in edges) if edges[0] is not None else " "
+        row["cut"] = one["cut"]
+        rows.append(row)
+    columns = [
+        "spoken",
+        "answers",
+        "tokens in",
+        "out",
+        "cached",
+        "guessed",
+        ("first token p50/p95", "first token"),
+        "cut",
+    ]
+    return table(rows, columns) if rows else ""
 
 
 def _stage(rollout: Json | None, version: str) -> str:

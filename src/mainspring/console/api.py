@@ -42,11 +42,11 @@ class Ask(_Strict):
     """Something that a person asks for."""
 
     verb: str = Field(max_length=40)
-    """`run`, `promote`, `abort`, `pause`, `resume`, `undo` or `approve`."""
+    """`run`, `quantize`, `promote`, `abort`, `pause`, `resume`, `undo` or `approve`."""
     target: str = Field(max_length=200)
-    """A pipeline, an endpoint, or the id of a step."""
+    """A pipeline, a model (of `quantize`), an endpoint, or the id of a step."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """More, by name."""
+    """More, by name: of `quantize`, the precision `to`, and `version` (default: the champion)."""
 
 
 class MoveClock(_Strict):
@@ -247,6 +247,7 @@ def _status(controller: Controller, *, counts: bool) -> dict[str, Any]:
         "event": told[0]["message"] if told else "",
         "spend": views.budget(stack, controller.parts.spend()) if counts else None,
         "predictions": views.plain(controller.parts.traffic()) if counts else None,
+        "spoken": views.plain(controller.parts.spoken()),
         "registry": look.observed.registry,
         "free_disk": look.observed.free_disk,
     }

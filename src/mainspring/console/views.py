@@ -15,6 +15,7 @@ from mainspring.controller import Look
 from mainspring.decide.routes import EndpointRoutes
 from mainspring.loop.memory import RolloutMemory
 from mainspring.loop.plan import Plan, Record, Step
+from mainspring.loop.serve import replicas
 from mainspring.loop.snapshot import Observed, RunSeen, VersionSeen
 from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint
@@ -60,9 +61,16 @@ def endpoints(look: Look) -> list[Json]:
                 "champion": model.champion if model else "",
                 "previous": model.previous if model else "",
                 "ready": any(r["replicas"] and r["share"] for r in revisions),
-                "replicas_wanted": spec.replicas.low,
+                "kind": spec.server.kind,
+                "runtime": spec.runtime,
+                "options": list(spec.words),
+                "replicas_wanted": len(replicas(look.desired.stack, name, "")),
                 "revisions": revisions,
-                "objective": {"p95": spec.objective.p95, "availability": spec.objective.availability},
+                "objective": {
+                    "p95": spec.objective.p95,
+                    "ttft": spec.objective.ttft,
+                    "availability": spec.objective.availability,
+                },
                 "rollout": rollout(memory.rollouts[name], spec, look) if name in memory.rollouts else None,
             }
         )

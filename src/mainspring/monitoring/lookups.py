@@ -6,6 +6,7 @@ never do: change a count that decisions use (`forget` moves what it deletes into
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 from mainspring.decide.price import Usage
+from mainspring.facts.records import FIRST_EDGES
 from mainspring.loop.readings import Quality
 from mainspring.monitoring.answers import COUNTS, FIRST, quality_of
 from mainspring.monitoring.segments import DAY, FAILED, LIVE, MIRROR, OK
@@ -64,6 +66,24 @@ class Asked:
     id: str
     at: float
     values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What one version of a language model said, repeats included."""
+
+    endpoint: str
+    revision: str
+    role: str  # "live" | "mirror"
+    answers: int
+    prompt: int  # tokens
+    output: int
+    cached: int  # of the prompts' tokens, those that the prefix cache had
+    drafted: int  # tokens guessed ahead
+    accepted: int  # of them, those that were right
+    cut: int  # streams that broke off
+    first_p50: float | None  # seconds to the first token: the upper edge of the bucket; None without streams
+    first_p95: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +243,35 @@ def forget(db: sqlite3.Connection, before: float) -> int:
     deleted = db.execute("DELETE FROM predictions WHERE at < ?", (before,)).rowcount
     db.execute("DELETE FROM truths WHERE at < ?", (before,))
     return deleted
+
+
+def spoken(db: sqlite3.Connection) -> tuple[Spoken, ...]:
+    """Say what each version of each language model said, in the order of names."""
+    firsts: dict[tuple[str, str, int], list[int]] = {}
+    for endpoint, revision, role, bucket, streams in db.execute(
+        "SELECT endpoint, revision, role, bucket, sum(streams) FROM firsts GROUP BY 1, 2, 3, 4"
+    ):
+        firsts.setdefault((endpoint, revision, role), [0] * (len(FIRST_EDGES) + 1))[bucket] = streams
+    sums = ", ".join(f"sum({c})" for c in ("answers", "prompt", "output", "cached", "drafted", "accepted", "cut"))
+    return tuple(
+        Spoken(
+            endpoint, revision, "live" if role == LIVE else "mirror", *numbers,
+            *(_quantile(firsts.get((endpoint, revision, role), []), q) for q in (0.5, 0.95)),
+        )
+        for endpoint, revision, role, *numbers in db.execute(
+            f"SELECT endpoint, revision, role, {sums} FROM spoken GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        )
+    )  # fmt: skip
+
+
+def _quantile(buckets: list[int], q: float) -> float | None:
+    """The upper edge of the bucket that a quantile falls into; None without any."""
+    total, reached = sum(buckets), 0
+    for edge, count in zip((*FIRST_EDGES, math.inf), buckets, strict=False):
+        reached += count
+        if total and reached >= q * total:
+            return edge
+    return None
 
 
 def segments(db: sqlite3.Connection, folder: Path) -> tuple[Segment, ...]:

@@ -53,6 +53,14 @@ CREATE TABLE IF NOT EXISTS tallies (
   endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL, day INTEGER NOT NULL,
   records INTEGER NOT NULL, compute INTEGER NOT NULL,
   PRIMARY KEY (endpoint, revision, role, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spoken (
+  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL, day INTEGER NOT NULL,
+  answers INTEGER NOT NULL, prompt INTEGER NOT NULL, output INTEGER NOT NULL, cached INTEGER NOT NULL,
+  drafted INTEGER NOT NULL, accepted INTEGER NOT NULL, cut INTEGER NOT NULL,
+  PRIMARY KEY (endpoint, revision, role, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS firsts (
+  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL, day INTEGER NOT NULL, bucket INTEGER NOT NULL,
+  streams INTEGER NOT NULL, PRIMARY KEY (endpoint, revision, role, day, bucket)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forgotten (
   endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL,
   requests INTEGER NOT NULL, predictions INTEGER NOT NULL, errors INTEGER NOT NULL, refused INTEGER NOT NULL,
@@ -76,6 +84,15 @@ _PUT_TRUTH = (
 _PUT_TALLY = (
     "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, revision, role, day) DO UPDATE SET "
     "records = records + excluded.records, compute = compute + excluded.compute"
+)
+_SPOKEN = ("answers", "prompt", "output", "cached", "drafted", "accepted", "cut")
+_PUT_SPOKEN = (
+    f"INSERT INTO spoken VALUES ({', '.join('?' * 11)}) ON CONFLICT (endpoint, revision, role, day) DO UPDATE SET "
+    + ", ".join(f"{column} = {column} + excluded.{column}" for column in _SPOKEN)
+)
+_PUT_FIRST = (
+    "INSERT INTO firsts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, revision, role, day, bucket) DO UPDATE SET "
+    "streams = streams + excluded.streams"
 )
 _PUT_SEGMENT = (
     "INSERT INTO segments (name, offset, records, bad) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
@@ -184,6 +201,8 @@ class PredictionStore:
             self._db.executemany(_PUT_TRUTH, batch.truths)
             self._db.executemany("INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?)", [(name, *o) for o in batch.owed])
             self._db.executemany(_PUT_TALLY, [(*key, *value) for key, value in batch.tallies.items()])
+            self._db.executemany(_PUT_SPOKEN, [(*key, *value) for key, value in batch.spoken.items()])
+            self._db.executemany(_PUT_FIRST, [(*key, value) for key, value in batch.firsts.items()])
             self._db.execute(_PUT_SEGMENT, (name, offset, batch.records, batch.bad))
 
     def _numbered(self, row: tuple[object, ...]) -> tuple[object, ...]:
@@ -256,6 +275,11 @@ class PredictionStore:
         """Say what each revision did, for the meter: compute counts every record, repeats included."""
         with self._lock:
             return lookups.usage(self._db)
+
+    def spoken(self) -> tuple[lookups.Spoken, ...]:
+        """Say what each version of each language model said, since the beginning."""
+        with self._lock:
+            return lookups.spoken(self._db)
 
     def segments(self) -> tuple[lookups.Segment, ...]:
         """Show each segment file: how far it was taken in, and how many of its lines were no records."""

@@ -12,17 +12,21 @@ truth of `id` belongs to the first. Inputs are kept as one MessagePack list of v
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
 
+from mainspring.facts.records import FIRST_EDGES
+
 LIVE, MIRROR = 0, 1
 OK, REFUSED, FAILED = 0, 1, 2  # rank of an answer: 2xx; the client's own fault (1xx, 3xx, 4xx); nobody's answer or 5xx
 _SANE = 1e11  # seconds; an event time or duration beyond is no time
 _LONGEST = 1e6  # seconds; a request that claims more is not believed
 _MOST_ROWS = 100_000
+_MOST_TOKENS = 10**9
 DAY = 86400.0
 
 
@@ -50,6 +54,13 @@ class _Prediction(msgspec.Struct, tag_field="k", tag="p", gc=False):
     upstream: float
     compute: float
     tries: int
+    first: float = 0.0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    end: str = ""
     inputs: msgspec.Raw = msgspec.Raw(b"null")
     outputs: msgspec.Raw = msgspec.Raw(b"null")
     owes: str = ""
@@ -85,6 +96,8 @@ class Batch:
     truths: list[tuple[str, str, float, float]] = field(default_factory=list)  # endpoint, id, at, value
     owed: list[tuple[str, str, str]] = field(default_factory=list)  # endpoint, id, mirror revision
     tallies: dict[Tally, list[int]] = field(default_factory=dict)  # [records, compute in nanoseconds]
+    spoken: dict[Tally, list[int]] = field(default_factory=dict)  # [answers, tokens by kind as in `_spoken`, cut]
+    firsts: dict[tuple[str, str, int, int, int], int] = field(default_factory=dict)  # tally and bucket: streams
     records: int = 0
     bad: int = 0
 
@@ -142,6 +155,9 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
         and 0 <= r.status < 1000
         and 0 <= r.tries < 1000
         and r.role in ("live", "mirror")
+        and 0.0 <= r.first < _LONGEST
+        and min(r.prompt_tokens, r.output_tokens, r.cached_tokens, r.drafted, r.accepted) >= 0
+        and max(r.prompt_tokens, r.output_tokens, r.cached_tokens, r.drafted, r.accepted) < _MOST_TOKENS
     ):
         batch.bad += 1
         return
@@ -150,6 +166,8 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
     tally = batch.tallies.setdefault((r.endpoint, r.revision, role, int(r.at // DAY)), [0, 0])
     tally[0] += 1
     tally[1] += round(r.compute * 1e9)
+    if r.prompt_tokens or r.end:
+        _spoken(r, (r.endpoint, r.revision, role, int(r.at // DAY)), batch)
     if r.owes:
         batch.owed.append((r.endpoint, r.id, r.owes))
     status = r.status
@@ -179,6 +197,17 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
                 r.error,
             )
         )
+
+
+def _spoken(r: _Prediction, key: Tally, batch: Batch) -> None:
+    """Count what a language model said."""
+    told = batch.spoken.setdefault(key, [0] * 7)
+    cut = r.end in ("cut", "late")
+    for i, n in enumerate((1, r.prompt_tokens, r.output_tokens, r.cached_tokens, r.drafted, r.accepted, cut)):
+        told[i] += n
+    if r.first > 0:
+        bucket = (*key, bisect_left(FIRST_EDGES, r.first))
+        batch.firsts[bucket] = batch.firsts.get(bucket, 0) + 1
 
 
 _T = TypeVar("_T")
