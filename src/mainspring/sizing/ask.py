@@ -55,6 +55,7 @@ def ask(document: Document, read: Read) -> Asked:
 def _question(given: Given, name: str, endpoint: Endpoint, traffic: Traffic, mine: tuple[Pool, ...]) -> Question | None:
     stack = given.document.stack
     shape = shape_of(given, name, endpoint)
+    _manners(given, name, endpoint, shape)
     demand = _demand(given, name, traffic, shape, endpoint.batch.size)
     written = _written(given, name, endpoint, mine)
     if shape is None or demand is None:
@@ -82,6 +83,27 @@ def _question(given: Given, name: str, endpoint: Endpoint, traffic: Traffic, min
         weights_cached=endpoint.weights.cache == "node",
         shared=several,
     )
+
+
+MANNERS = ("slots", "context", "speculate", "parallel", "kv")
+"""Keys that are passed on to the runtime in its own words."""
+
+
+def _manners(given: Given, name: str, endpoint: Endpoint, shape: ModelShape | GraphShape | None) -> None:
+    """Check how a replica is cut against the model's heads, and tell what is passed on and what isn't forecast."""
+    cut = endpoint.wishes
+    heads = [one.heads for one in shape.attention] if isinstance(shape, ModelShape) else []
+    if endpoint.parallel is not None:
+        with given.at("serving", name, "parallel"):
+            uneven = [count for count in heads if count % cut.tensor]
+            if uneven:
+                message = f"`{cut.tensor}` GPUs can't share the {uneven[0]} attention heads of a layer evenly"
+                raise InputError("bad-parallel", message, "mainspring explain serving.parallel")
+    if endpoint.words and endpoint.model_fields_set & set(MANNERS):
+        given.notes.append(f"serving.{name}: {endpoint.server.title} is started with `{' '.join(endpoint.words)}`")
+    if cut.speculate or cut.pipeline > 1:
+        what = "speculative decoding" if cut.speculate else "pipeline parallelism"
+        given.notes.append(f"serving.{name}: {what} is passed on, and the forecast leaves it out")
 
 
 def _lost(stack: Stack, what: str) -> int:
