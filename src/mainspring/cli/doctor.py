@@ -80,6 +80,21 @@ def _packages(_: Options) -> Iterator[Finding]:
                       "to train scikit-learn models: pip install 'mainspring[sklearn]'")  # fmt: skip
 
 
+def _llamacpp(options: Options) -> Iterator[Finding]:
+    """What language models on this machine need; silent where the stack has none."""
+    import ctypes.util
+
+    from mainspring.stack.load import check
+
+    if not any(one.runtime == "llamacpp" for one in check(options.file).stack.serving.values()):
+        return
+    version = _version("xllamacpp")
+    yield Finding("llama.cpp", "ok" if version else "bad", version or "not installed",
+                  "pip install 'mainspring[llamacpp]'")  # fmt: skip
+    threads = ctypes.util.find_library("gomp")
+    yield Finding("libgomp", "ok" if threads else "bad", threads or "not installed", "apt-get install libgomp1")
+
+
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
@@ -143,4 +158,4 @@ def _controller(options: Options) -> Iterator[Finding]:
             yield Finding(condition["about"], "waiting", condition["message"], "mainspring status")
 
 
-CHECKS = (_python, _packages, _stack, _folder, _controller)
+CHECKS = (_python, _packages, _stack, _llamacpp, _folder, _controller)
