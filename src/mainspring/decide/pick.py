@@ -50,8 +50,11 @@ def replica(outstanding: npt.NDArray[np.integer[Any]], start: int) -> int:
     """The index with the fewest requests outstanding; ties go to the first from `start` on; -1 when empty."""
     n = len(outstanding)
     best = -1
+    fewest = 0
     for k in range(n):
         i = (start + k) % n
-        if best < 0 or outstanding[i] < outstanding[best]:
+        work = int(outstanding[i])
+        if best < 0 or work < fewest:
             best = i
+            fewest = work
     return best
