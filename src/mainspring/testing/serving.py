@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import http.client
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,14 +67,16 @@ class Client:
         self._port = int(port)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def post(self, path: str, body: bytes) -> Reply:
+    async def post(self, path: str, body: bytes, more: Mapping[str, str] | None = None) -> Reply:
         """Send a request; raises `OSError` or `EOFError` when the connection ends before the answer."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
         try:
+            extra = "".join(f"{name}: {value}\r\n" for name, value in (more or {}).items()).encode()
             writer.write(
-                b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+                b"POST %b HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b"
+                % (path.encode(), extra, len(body), body)
             )
             head = await reader.readuntil(b"\r\n\r\n")
             lines = head.decode("latin-1").split("\r\n")
@@ -163,6 +169,27 @@ class Process:
         return self.popen.wait(20)
 
 
+def _note_exit(popen: subprocess.Popen[bytes], path: Path) -> None:
+    """Write down how a process ended, as the shim of a supervised one does."""
+    status = popen.wait()
+    with contextlib.suppress(OSError):  # the test's folder may be gone
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps({"status": status}))
+        fresh.replace(path)
+
+
+def _revision(name: str, weight: int, replicas: Sequence[str | Process], regions: Mapping[str, str]) -> dict[str, Any]:
+    addresses = [replica.address if isinstance(replica, Process) else replica for replica in replicas]
+    row: dict[str, Any] = {
+        "name": name, "version": name.rpartition("-")[2], "weight": weight, "replicas": addresses
+    }  # fmt: skip
+    if addresses and all(isinstance(replica, Process) for replica in replicas):
+        row["names"] = [replica.name for replica in replicas if isinstance(replica, Process)]
+    if regions:
+        row["regions"] = [regions[address] for address in addresses]
+    return row
+
+
 @dataclass
 class Site:
     """A folder like a state folder, with a gateway and replicas in it."""
@@ -181,15 +208,21 @@ class Site:
                 process.popen.kill()
             process.popen.wait()
 
-    def start(self, name: str, command: Sequence[str], before: Callable[[], None] | None = None) -> Process:
-        """Start `python -m ...`; its announcement and log are in the folder."""
+    def start(
+        self, name: str, command: Sequence[str], before: Callable[[], None] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Process:  # fmt: skip
+        """Start `python -m ...`; its announcement and log are in the folder, and its exit status when it has ended."""
         announce = self.folder / "processes" / name / "address.json"
         announce.parent.mkdir(parents=True, exist_ok=True)
+        (announce.parent / "exit.json").unlink(missing_ok=True)
         log = self.folder / f"{name}.log"
+        whole = {**os.environ, **(env or {})}
         full = [sys.executable, "-m", *command, "--announce", str(announce)]
         out: IO[bytes]
         with log.open("ab") as out:
-            popen = subprocess.Popen(full, stdout=out, stderr=out, preexec_fn=before)  # noqa: PLW1509 - tests only
+            popen = subprocess.Popen(full, stdout=out, stderr=out, preexec_fn=before, env=whole)  # noqa: PLW1509
+        threading.Thread(target=_note_exit, args=(popen, announce.parent / "exit.json"), daemon=True).start()
         process = Process(name, full, announce, log, popen)
         self.processes.append(process)
         return process
@@ -202,6 +235,42 @@ class Site:
              "--version", version, "--code", str(self.folder / "code"), *more],
         )  # fmt: skip
 
+    def language(self, name: str = "chat-1-0", *options: str) -> Process:
+        """Start a fake language server (options of `mainspring.testing.language`)."""
+        return self.start(name, ["mainspring.testing.language", "--name", name, *options])
+
+    def llama(self, artefact: Path, name: str = "chat-1-0", *options: str, model: str = "chat") -> Process:
+        """Start a replica of llama.cpp; the version is the name's, `chat-VERSION-NUMBER`."""
+        version = name.split("-")[-2]
+        words = ["mainspring.replicas.llamacpp", "--artefact", str(artefact), "--name", name, "--model", model,
+                 "--version", version, "--code", str(self.folder / "code"), *options]  # fmt: skip
+        return self.start(name, words, env={"GOMP_SPINCOUNT": "1000"})
+
+    def keys(self, tokens: Mapping[str, Sequence[str]], expires: float | None = None) -> list[str]:
+        """Write the keys file: {token: endpoints}; the gateway's words for it. Call it again to change the keys."""
+        pepper = hashlib.sha256(str(self.folder).encode()).digest()
+        (self.folder / "pepper").write_text(pepper.hex())
+        rows = [
+            {"id": f"k{number}", "hash": hmac.new(pepper, token.encode(), "sha256").hexdigest(),
+             "endpoints": list(endpoints), "name": f"person {number}", "expires": expires}
+            for number, (token, endpoints) in enumerate(tokens.items())
+        ]  # fmt: skip
+        fresh = self.folder / "keys.json.new"
+        fresh.write_text(json.dumps({"keys": rows}))
+        fresh.replace(self.folder / "keys.json")
+        return ["--keys", str(self.folder / "keys.json"), "--pepper", str(self.folder / "pepper")]
+
+    def upstream_key(self, key: str) -> Path:
+        """Write the file with the key that replicas ask the gateway for."""
+        path = self.folder / "upstream.key"
+        path.write_text(key)
+        return path
+
+    @property
+    def exits(self) -> list[str]:
+        """The gateway's words for where it finds how replicas ended."""
+        return ["--processes", str(self.folder / "processes")]
+
     def gateway(self, name: str = "gateway-0", *more: str, before: Callable[[], None] | None = None) -> Process:
         """Start a gateway worker on a free port."""
         command = ["mainspring.gateway", "--name", name, "--port", "0"]
@@ -209,15 +278,19 @@ class Site:
             command += [f"--{folder}", str(self.folder / folder)]
         return self.start(name, [*command, "--routes", str(self.folder / "routes.json"), *more], before)
 
-    def route(self, revisions: Sequence[tuple[str, int, Sequence[str]]], endpoint: str = "delay", clock: str = "wall",
-              wait: Sequence[str] = (), **more: Any) -> None:  # fmt: skip
-        """Write routes: (revision `name-version`, weight, addresses); wait until the named workers have them."""
+    def route(self, revisions: Sequence[tuple[str, int, Sequence[str | Process]]], endpoint: str = "delay",
+              clock: str = "wall", wait: Sequence[str] = (), *, home: str = "",
+              near: Mapping[str, Sequence[str]] | None = None, regions: Mapping[str, str] | None = None,
+              beside: Mapping[str, Any] | None = None, **more: Any) -> None:  # fmt: skip
+        """Write routes: (revision `name-version`, weight, replicas); wait until the named workers have them.
+
+        A replica is an address, or a `Process`, which is then known by name too. `regions`: the region of each by its
+        address. `beside`: other endpoints, as they are written in the file. `more`: fields of this endpoint.
+        """
         self.epoch += 1
-        rows = [
-            {"name": name, "version": name.rpartition("-")[2], "weight": weight, "replicas": list(addresses)}
-            for name, weight, addresses in revisions
-        ]
-        table = {"epoch": self.epoch, "clock": clock, "endpoints": {endpoint: {"revisions": rows} | more}}
+        rows = [_revision(name, weight, replicas, regions or {}) for name, weight, replicas in revisions]
+        table = {"epoch": self.epoch, "clock": clock, "home": home, "near": dict(near or {}),
+                 "endpoints": {endpoint: {"revisions": rows} | more} | dict(beside or {})}  # fmt: skip
         fresh = self.folder / "routes.json.new"
         fresh.write_text(json.dumps(table))
         fresh.replace(self.folder / "routes.json")

@@ -115,6 +115,7 @@ class VirtualLoop:
     def run(self, *, days: float = 0.0, most: int = 8_000) -> VirtualLoop:
         """Live for so many days of event time, and then until all is quiet."""
         until = self.world.wall + days * DAY
+        self.world.expect(self.stack)
         cycle = self._cycle()
         for _ in range(most):
             self.cycles += 1
