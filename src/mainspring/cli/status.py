@@ -200,4 +200,5 @@ def _cost(told: Json) -> str:
         line += f" · ${spend['per_thousand']:.5f} per 1000 predictions"
     requests = sum(e.get("requests", 0) for e in told["predictions"].values())
     errors = sum(e.get("errors", 0) for e in told["predictions"].values())
-    return f"{line} · {requests} requests, {errors} errors"
+    tail = f"{requests} requests, {errors} errors"
+    return f"{line} · {tail}" if len(line) + len(tail) + 3 <= WIDTH else f"{line}\n      {tail}"

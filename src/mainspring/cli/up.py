@@ -139,10 +139,18 @@ def _watch(client: Client, timeout: float, *, live: bool, color: bool) -> None:
         click.echo(page(told, color=color))
     if ready:
         address = told["gateway"]["address"]
-        talk(f"ready: http://{address}/v2/models/{told['endpoints'][0]['name']}/infer")
+        talk(f"ready: {_door(address, told['endpoints'][0])}")
     else:
         _not_ready(told)
     talk("see `mainspring status`; stop with `mainspring down`")
+
+
+def _door(address: str, endpoint: dict[str, Any]) -> str:
+    """Where requests to an endpoint go."""
+    name = endpoint["name"]
+    if endpoint["kind"] == "language":
+        return f"http://{address}/v1 (OpenAI's API, model `{name}`)"
+    return f"http://{address}/v2/models/{name}/infer"
 
 
 def _say_new(told: dict[str, Any], shown: str) -> str:
