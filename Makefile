@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.mainspring-installed
+LITELLM := .bench/litellm
 UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
 # Steps, replicas and controllers start again and again: without bytecode each start takes seconds longer.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kills lint clean setup lock docs bench-forecast coefficients
+.PHONY: help demo test test-kills lint clean setup lock docs bench-gateway bench-forecast coefficients
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
@@ -62,6 +63,19 @@ coefficients: $(STAMP)  ## fit the built-in coefficients anew: FIT=measurements.
 	@test -n "$(FIT)" || { echo "error: there are no measurements"; echo; echo "hint: make coefficients FIT=measurements.csv"; exit 2; }
 	@$(BIN)/python -m mainspring.forecast.calibrate $(FIT) src/mainspring/forecast/data/coefficients.json
 
+# LiteLLM pins what Mainspring cannot: an environment of its own, and none for `ARGS=--quick`, which leaves it out.
+bench-gateway: $(STAMP) $(if $(findstring --quick,$(ARGS)),,$(LITELLM)/.installed)  ## the gateway beside nginx and LiteLLM
+	@command -v wrk >/dev/null && test -x /usr/sbin/nginx || { echo "error: nginx and wrk are not both here"; echo; \
+	  echo "hint: apt-get install nginx wrk"; exit 1; }
+	@$(BIN)/python benchmarks/gateway.py $(ARGS)
+
+$(LITELLM)/.installed: requirements/litellm.txt | $(STAMP)
+	@echo "set-up: installing LiteLLM into $(LITELLM) (once; half a minute)"
+	@rm -rf $(LITELLM)
+	@$(UV) venv --quiet --python $(BIN)/python $(LITELLM)
+	@$(UV) pip install --quiet --python $(LITELLM)/bin/python --no-deps --require-hashes -r requirements/litellm.txt
+	@touch $@
+
 bench-%: $(STAMP)  ## one benchmark
 	@test -f benchmarks/$*.py || { echo "error: there is no benchmark \`$*\`"; echo; \
 	  echo "hint: make bench-NAME with NAME of: $$(ls benchmarks/*.py 2>/dev/null | xargs -rn1 basename -s .py | tr '\n' ' ')"; exit 2; }
@@ -77,4 +91,4 @@ docs: $(STAMP)  ## write the reference in docs/stack-file.md anew
 	  page.write_text(page.read_text().split(mark)[0] + mark + reference())"
 
 clean:  ## remove everything that was built
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

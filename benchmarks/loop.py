@@ -26,8 +26,8 @@ from typing import Any
 
 import pandas as pd
 from figures import Figure, figure, table, write
+from predictive import judged, measure, runner
 
-from gateway import judged, measure, runner
 from mainspring.artefacts.load import load_manifest
 from mainspring.cli.control_client import Control
 from mainspring.cli.demo import flights, replay

@@ -1,7 +1,7 @@
 """Reading and writing an artefact's folder, with its digest checked.
 
-What this is: `manifest.json` to and from `Manifest`, and `model.onnx` as the bytes that were promised.
-Who calls it: packaging (writes), replica, gate and monitoring (read).
+What this is: `manifest.json` to and from `Manifest`, `model.onnx` as the bytes that were promised, and `model.gguf`
+as the file that was. Who calls it: packaging (writes), replica, gate and monitoring (read).
 What it must never do: unpickle, or hand out a model whose digest differs from its manifest's.
 """
 
@@ -15,11 +15,14 @@ from pathlib import Path
 import msgspec
 
 from mainspring.artefacts.manifest import Manifest
-from mainspring.errors import ArtefactError, EnvironmentError_
+from mainspring.artefacts.settings import read_settings
+from mainspring.artefacts.weights import check_weights
+from mainspring.errors import ArtefactError, EnvironmentError_, InputError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+WEIGHTS = "model.gguf"
 DATATYPES = frozenset({"BOOL", "INT64", "FP64", "FP32", "BYTES"})
 
 _AGAIN = "make the version again with `mainspring run`"
@@ -70,12 +73,21 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def _check(path: Path, manifest: Manifest) -> None:
+    if manifest.format == "onnx":
+        wrong = _wrong_predictive(manifest)
+    elif manifest.format == "gguf":
+        wrong = _wrong_language(manifest)
+    else:
+        wrong = f"its format `{manifest.format}` is not known"
+    if wrong:
+        raise ArtefactError("artefact-broken", f"`{path}` is not usable: {wrong}", _AGAIN)
+
+
+def _wrong_predictive(manifest: Manifest) -> str:
     names = [field.name for field in manifest.inputs]
     unknown = {field.datatype for field in manifest.inputs} - DATATYPES
     wrong = ""
-    if manifest.format != "onnx":
-        wrong = f"its format `{manifest.format}` is not known"
-    elif not names or len(set(names)) != len(names):
+    if not names or len(set(names)) != len(names):
         wrong = "its inputs are empty or have a name twice"
     elif unknown:
         wrong = f"its datatype `{min(unknown)}` is not known"
@@ -83,13 +95,26 @@ def _check(path: Path, manifest: Manifest) -> None:
         wrong = "it has text inputs but no `features` function that turns them into numbers"
     elif manifest.features and not (manifest.code and manifest.columns):
         wrong = "it names `features` without `code` and `columns`"
-    if wrong:
-        raise ArtefactError("artefact-broken", f"`{path}` is not usable: {wrong}", _AGAIN)
+    elif manifest.settings:
+        wrong = "it has settings, which are of language models"
+    return wrong
+
+
+def _wrong_language(manifest: Manifest) -> str:
+    if manifest.inputs or manifest.features or manifest.columns:
+        return "a language model has no inputs, columns or `features`"
+    try:
+        read_settings(manifest.settings)
+    except InputError as error:
+        return error.message + (f" ({error.hint})" if error.hint else "")
+    return ""
 
 
 def load_model(folder: Path, manifest: Manifest) -> bytes:
     """The bytes of `model.onnx`; raises `ArtefactError` when missing or not what the manifest promised."""
     path = folder / MODEL
+    if manifest.format != "onnx":
+        raise ArtefactError("artefact-unfit", f"`{folder}` holds a language model, which this runtime does not run")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -101,3 +126,17 @@ def load_model(folder: Path, manifest: Manifest) -> bytes:
             _AGAIN,
         )
     return content
+
+
+def load_weights(folder: Path, manifest: Manifest) -> Path:
+    """The path of `model.gguf`, checked; raises `ArtefactError` when missing or not what the manifest promised.
+
+    The file is read once, in pieces (some 0.2 s for 100 MB).
+    """
+    if manifest.format != "gguf":
+        raise ArtefactError(
+            "artefact-unfit", f"`{folder}` holds a model in the format `{manifest.format}`, not a language model"
+        )
+    path = folder / WEIGHTS
+    check_weights(path, manifest.digest)
+    return path

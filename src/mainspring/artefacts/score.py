@@ -5,7 +5,7 @@ Who calls it: the replica (requests), the gate and the pipeline (tables): the sa
 that a request is scored as the same row was in training.
 What it must never do: let a row's answer depend on its neighbours in the batch.
 
-The only module that imports onnxruntime. pandas is loaded when the manifest has `features`.
+The only module that imports onnxruntime to answer requests. pandas is loaded when the manifest has `features`.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ class Scorer:
         `columns` has all fields of the manifest, each of n values (None or NaN for null). Raises
         `UserCodeError` when `features` raises or returns something unusable.
         """
-        return self._run(self._matrix(columns))
+        return self._run(self.matrix(columns))
 
-    def _matrix(self, columns: Columns) -> npt.NDArray[np.float32]:
-        """The model's input, shape (n, columns)."""
+    def matrix(self, columns: Columns) -> npt.NDArray[np.float32]:
+        """The model's input, shape (n, columns), made of raw fields as `score` takes them; raises as it does."""
         if self._features is None:
             types = {field.name: field.datatype for field in self.manifest.inputs}
             stacked = [canonical_column(columns[name], types.get(name, "FP64")) for name in self._columns]

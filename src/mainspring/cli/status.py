@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from mainspring.cli.client import Client
-from mainspring.cli.output import WIDTH, Options, cell, emit, pass_options, state, table
+from mainspring.cli.output import WIDTH, Column, Options, cell, emit, pass_options, state, table
 
 Json = Mapping[str, Any]
 

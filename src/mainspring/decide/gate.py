@@ -15,12 +15,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from mainspring.stack.pipelines import Gates, GroupGate, MetricGate
+from mainspring.decide.evals import EvalNumbers, judge_eval
+from mainspring.decide.verdict import Item, Verdict, signed
+from mainspring.decide.verdict import item as _item
+from mainspring.decide.worth import Footprint, worth
+from mainspring.stack.pipelines import Gates, GroupGate, LatencyGate, MetricGate
 
 RESAMPLES = 2_000
 MIN_ROWS = 100
@@ -62,6 +65,13 @@ class CheckNumbers(Protocol):
     def message(self) -> str: ...
 
 
+class NamedEval(EvalNumbers, Protocol):
+    """One evaluation's scores and its name: `loop.snapshot.EvalNumbers`."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class GateNumbers(Protocol):
     """What the gate step measured: `loop.snapshot.GateNumbers`, which lies above this package."""
 
@@ -79,30 +89,14 @@ class GateNumbers(Protocol):
     def checks(self) -> Sequence[CheckNumbers]: ...
     @property
     def champion(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """The verdict of one gate, in a sentence and in numbers."""
-
-    name: str  # "brier", "auc", "latency", "groups.NAME", "checks.NAME"
-    passed: bool
-    message: str
-    numbers: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The verdict of all gates; it passed when every one did."""
-
-    passed: bool
-    items: tuple[Item, ...]
-
     @property
-    def message(self) -> str:
-        """What was refused and why, or all that passed, as one line."""
-        told = [item.message for item in self.items if item.passed == self.passed]
-        return "; ".join(told) or "there are no gates"
+    def evals(self) -> Sequence[NamedEval]: ...
+    @property
+    def converted(self) -> str: ...
+    @property
+    def own(self) -> Footprint | None: ...
+    @property
+    def other(self) -> Footprint | None: ...
 
 
 def judge(gates: Gates, numbers: GateNumbers, seed: int = 0) -> Verdict:
@@ -113,7 +107,7 @@ def judge(gates: Gates, numbers: GateNumbers, seed: int = 0) -> Verdict:
     if gates.auc is not None:
         items += _auc(gates.auc, numbers)
     if gates.latency is not None:
-        items.append(_latency(gates.latency.p95, numbers.latency_p95))
+        items.append(_latency(gates.latency, numbers.latency_p95, answers=bool(numbers.evals)))
     for name, group in gates.groups.items():
         items.append(_groups(name, group, [g for g in numbers.groups if g.check == name]))
     told = {check.name: check for check in numbers.checks}
@@ -121,6 +115,13 @@ def judge(gates: Gates, numbers: GateNumbers, seed: int = 0) -> Verdict:
         check = told.get(name)
         said = check.message if check else "it was not run"
         items.append(_item(f"checks.{name}", check is not None and check.passed, f"Check `{name}`: {said}", {}))
+    scores = {one.name: one for one in numbers.evals}
+    for name, gate in gates.evals.items():
+        items += judge_eval(name, gate, scores.get(name), numbers.champion, seed)
+    if gates.memory is not None:
+        items.append(_memory(gates.memory.at_most, numbers.own.memory if numbers.own else math.nan))
+    if numbers.converted:
+        items.append(worth(numbers.converted, numbers.own, numbers.other))
     return Verdict(all(item.passed for item in items), tuple(items))
 
 
@@ -149,10 +150,6 @@ def paired_difference(days: Sequence[DayLoss], confidence: float, seed: int) -> 
     means = (draws @ differences)[drawn_rows > 0] / drawn_rows[drawn_rows > 0]
     low, high = np.quantile(means, [1 - confidence, confidence])
     return mean, float(low), float(high)
-
-
-def _item(name: str, passed: bool, sentence: str, numbers: dict[str, float]) -> Item:
-    return Item(name, passed, f"{sentence}: {'passed' if passed else 'refused'}", numbers)
 
 
 def _too_few(name: str, numbers: GateNumbers) -> Item | None:
@@ -191,15 +188,11 @@ def _no_worse(gate: MetricGate, numbers: GateNumbers, own: float, rows: int, see
     note = "; single rows are not kept, so whole days were resampled" if gate.by == "row" else ""
     sentence = (
         f"Brier {own:.4f} vs {other:.4f} of version {numbers.champion} on {rows:,} rows of {len(numbers.days)} days:"
-        f" difference {_signed(mean)}, {gate.confidence:.0%} sure it is no worse than {_signed(high)}"
-        f" (allowed {_signed(gate.no_worse_by)}{note})"
+        f" difference {signed(mean)}, {gate.confidence:.0%} sure it is no worse than {signed(high)}"
+        f" (allowed {signed(gate.no_worse_by)}{note})"
     )
     told = {"candidate": own, "champion": other, "difference": mean, "low": low, "high": high, "rows": float(rows)}
     return _item("brier", bool(high < gate.no_worse_by), sentence, told | {"days": float(len(numbers.days))})
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _absolute(name: str, title: str, gate: MetricGate, own: float, rows: int) -> list[Item]:
@@ -224,10 +217,22 @@ def _auc(gate: MetricGate, numbers: GateNumbers) -> list[Item]:
     return items
 
 
-def _latency(bound: float, p95: float) -> Item:
-    known = f"{p95 * 1e3:.2f} ms" if math.isfinite(p95) else "unknown"
-    sentence = f"95 of 100 single rows take at most {known} (allowed {bound * 1e3:g} ms)"
+def _latency(gate: LatencyGate, p95: float, *, answers: bool) -> Item:
+    bound = gate.p95
+    if not answers:
+        known = f"{p95 * 1e3:.2f} ms" if math.isfinite(p95) else "unknown"
+        sentence = f"95 of 100 single rows take at most {known} (allowed {bound * 1e3:g} ms)"
+    else:
+        known = f"{p95:.2f} s" if math.isfinite(p95) else "unknown"
+        how = f"at {gate.at.per_second:g}/s" if gate.at else "asked for one by one"
+        sentence = f"95 of 100 answers {how} take at most {known} (allowed {bound:g} s)"
     return _item("latency", bool(p95 <= bound), sentence, {"p95": p95, "bound": bound})
+
+
+def _memory(bound: int, taken: float) -> Item:
+    known = f"{taken / 1e6:,.0f} MB" if math.isfinite(taken) else "nobody knows how much"
+    sentence = f"Memory of a replica that serves: {known} (allowed {bound / 1e6:,.0f} MB)"
+    return _item("memory", bool(taken <= bound), sentence, {"memory": taken, "bound": float(bound)})
 
 
 def _groups(name: str, gate: GroupGate, groups: list[GroupNumbers]) -> Item:

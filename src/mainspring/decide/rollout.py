@@ -33,6 +33,7 @@ class Evidence:
     slow: int = 0  # undisturbed answers slower than the p95 bound
     timed: int = 0  # undisturbed answers
     days: tuple[tuple[int, float], ...] = ()  # paired rows by day: rows, sum of (candidate loss - control loss)
+    told: bool = True  # outcomes come back, so that answers can be right or wrong; not so of language models
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def judge_stage(bounds: Bounds, evidence: Evidence, *, elapsed: float, length: f
             )
             return StageVerdict("abort", text, numbers)
     mean, low, high = paired_difference(evidence.days, bounds.confidence)
-    text = ""
+    text = "" if evidence.told else "; judged by errors and times alone, since no outcomes come back"
     if not math.isnan(mean):
         rows = sum(n for n, _ in evidence.days)
         numbers |= {"pairs": float(rows), "difference": mean}

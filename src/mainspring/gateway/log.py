@@ -14,14 +14,29 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from mainspring.errors import EnvironmentError_
+from mainspring.facts.records import PredictionRecord
 
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+
+Row: Callable[..., msgspec.Struct] = msgspec.defstruct(
+    "Row",
+    [(f.name, Any) if f.default is MISSING else (f.name, Any, f.default) for f in fields(PredictionRecord)],
+    kw_only=True,
+    gc=False,
+)
+"""A `PredictionRecord` field for field, made several times faster than a frozen dataclass is."""
+
+row: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 Done = Callable[[bool], None]
 Position = tuple[str, int]
@@ -94,7 +109,10 @@ class Log:
         self.written += whole
         self.lost += len(lines) - whole
         for number, tell in done:
-            tell(number <= whole)
+            try:
+                tell(number <= whole)
+            except Exception:  # of one request; the others of this turn are told all the same
+                log.exception("an answer was not sent")
 
     def _write(self, lines: list[bytes]) -> int:
         """Append the lines; returns how many are whole in the file."""

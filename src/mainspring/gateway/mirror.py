@@ -22,10 +22,9 @@ import msgspec
 
 from mainspring.facts.records import PredictionRecord
 from mainspring.gateway import wire
-from mainspring.gateway.forward import Outcome, forward
+from mainspring.gateway.exchange import OVER, Exchange, Outcome
+from mainspring.gateway.hub import Hub
 from mainspring.gateway.log import Log, Position
-from mainspring.gateway.metrics import Metrics
-from mainspring.gateway.table import Table
 from mainspring.wire.process import write_whole
 
 log = logging.getLogger(__name__)
@@ -60,11 +59,47 @@ class _Debt:
     place: Position
 
 
+LINE = b"POST /v2/models/-/infer HTTP/1.1\r\n"
+
+
+class Errand(Exchange):
+    """A request that no client waits for; its outcome is awaited. It is sent once: trying again is the sender's."""
+
+    __slots__ = ("outcome",)
+
+    outcome: asyncio.Future[Outcome]
+
+    def over(self, outcome: Outcome) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def judge(self, failure: int, message: str, alone: bool, status: int) -> None:  # noqa: ARG002 - as the base has it
+        if self.state != OVER:
+            self.fail(502, message)
+
+    @staticmethod
+    async def run(
+        hub: Hub, endpoint: str, revision: str, line: bytes, headers: bytes, body: bytes, timeout: float
+    ) -> Outcome:
+        """Send a request to a revision and wait for its outcome."""
+        route = hub.table.endpoints.get(endpoint)
+        if route is None:
+            return Outcome(404, b"", error=f"what should answer for `{endpoint}` is not there any more")
+        one = Errand(hub, route, line, headers, body, timeout, revision)
+        one.outcome = asyncio.get_running_loop().create_future()
+        one.start()
+        try:
+            return await one.outcome
+        finally:
+            one.gone()
+
+
 class Mirror:
     """Sends copies, and knows which are still owed."""
 
-    def __init__(self, table: Table, records: Log, metrics: Metrics, settled: Settled) -> None:
-        self._table, self._log, self._metrics, self._settled = table, records, metrics, settled
+    def __init__(self, hub: Hub, records: Log, settled: Settled) -> None:
+        self._hub, self._table, self._metrics = hub, hub.table, hub.metrics
+        self._log, self._settled = records, settled
         self._owed: dict[Key, _Debt] = {}  # in the order in which they were made
         self._waiting: deque[Copy] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -110,10 +145,7 @@ class Mirror:
             left = SECONDS - (time.perf_counter() - started)
             if left <= 0:
                 break
-            outcome = await forward(
-                self._table, copy.endpoint, lambda e: e.revisions.get(copy.revision), headers, body, left,
-                tries=1, hold_unknown=False,
-            )  # fmt: skip
+            outcome = await Errand.run(self._hub, copy.endpoint, copy.revision, LINE, headers, body, left)
             outcome.tries = attempt + 1
             deaths += outcome.status == 502
             if outcome.is_answer or outcome.status == 404 or deaths == 2:
@@ -171,7 +203,7 @@ class Mirror:
         for copy, place in copies:
             self.owe(copy, place)
         while copies and self._table.epoch is None:
-            await self._table.changed.wait(1.0)
+            await asyncio.sleep(0.02)
         for copy, _ in copies:
             while len(self._waiting) >= WAITING // 2:
                 await asyncio.sleep(0.05)

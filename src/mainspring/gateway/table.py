@@ -7,97 +7,23 @@ What it must never do: raise because of the file, or forget the last good table.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from mainspring.decide import pick
-from mainspring.decide.routes import EndpointRoutes, RevisionRoute, RouteTable
-from mainspring.gateway.upstream import Upstream
+from mainspring.decide.routes import EndpointRoutes, RouteTable
+from mainspring.gateway.routing import Beliefs, Endpoint, Revision, Traffic
+from mainspring.gateway.upstream import MAX_CONNECTIONS, Upstream
 from mainspring.wire.process import write_whole
 
 log = logging.getLogger(__name__)
 
+STREAMS = 4_096  # connections to one replica of a language model; each is one stream
 _decode = msgspec.json.Decoder(RouteTable).decode
-
-
-class Pulse:
-    """Wakes all who wait for a change."""
-
-    def __init__(self) -> None:
-        self._future: asyncio.Future[None] | None = None
-
-    def beat(self) -> None:
-        """Wake them."""
-        future, self._future = self._future, None
-        if future is not None and not future.done():
-            future.set_result(None)
-
-    async def wait(self, seconds: float) -> None:
-        """Wait for the next beat, for at most `seconds`."""
-        if self._future is None:
-            self._future = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._future], timeout=seconds)
-
-
-class Revision:
-    """One version behind an endpoint, with its replicas."""
-
-    def __init__(self, route: RevisionRoute, upstreams: list[Upstream]) -> None:
-        self.name, self.version = route.name, route.version
-        self.header = route.name.encode("ascii", "replace")
-        self._upstreams = upstreams
-        self._start = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no replica is ready."""
-        return not self._upstreams
-
-    def replica(self) -> Upstream | None:
-        """The replica for the next request; None when none is there or all have just refused."""
-        ready = [upstream for upstream in self._upstreams if upstream.usable()]
-        if len(ready) < 2:
-            return ready[0] if ready else None
-        self._start = (self._start + 1) % len(ready)
-        return ready[pick.replica(np.array([upstream.outstanding for upstream in ready]), self._start)]
-
-
-class Endpoint:
-    """One endpoint, with its revisions."""
-
-    def __init__(self, name: str, routes: EndpointRoutes, revisions: list[Revision]) -> None:
-        self.name = name
-        self.timeout, self.queue = routes.timeout_s, routes.queue
-        self.revisions = {revision.name: revision for revision in revisions}
-        self._ordered = revisions
-        self._weights = np.array([route.weight for route in routes.revisions], dtype=np.int64)
-        self._mirror, self._mirror_share = routes.mirror, routes.mirror_share
-
-    def choose(self, u: float) -> Revision | None:
-        """The revision that `u` falls on; None when no revision has a weight."""
-        if len(self._ordered) == 1:
-            return self._ordered[0]
-        index = pick.revision(u, self._weights)
-        return self._ordered[index] if index >= 0 else None
-
-    def mirror(self, id: str, live: str) -> str:
-        """The name of the revision that gets a copy of this request; "" for none."""
-        name = self._mirror
-        if not name or name == live or name not in self.revisions:
-            return ""
-        return name if pick.mirrored(chance(self.name, id, b"mirror"), self._mirror_share) else ""
-
-
-def chance(endpoint: str, id: str, salt: bytes = b"revision") -> float:
-    """A number in [0, 1) of the request's own: the same for the same id, whichever worker asks."""
-    key = f"{endpoint}\0{id}".encode("utf-8", "surrogatepass")
-    return pick.unit(int.from_bytes(hashlib.blake2b(key, digest_size=8, person=salt).digest(), "big"))
 
 
 class Table:
@@ -111,7 +37,12 @@ class Table:
         self.epoch: int | None = None  # None: there has been no table yet
         self.clock = "wall"
         self.endpoints: dict[str, Endpoint] = {}
-        self.changed = Pulse()  # a new table, or a replica that answers again
+        self.traffic: dict[str, Traffic] = {}
+        self.beliefs = Beliefs()
+        self.regions: dict[bytes, int] = {}
+        self.home = -1
+        self.orders: list[list[int]] = []  # for each region, all regions, nearest first
+        self.on_change: Callable[[], None] = lambda: None  # a new table, or a replica that answers again
 
     async def watch(self, every: float = 0.05) -> None:
         """Look at the file every so often, for as long as it runs."""
@@ -138,18 +69,51 @@ class Table:
             self._ack(self.epoch)
 
     def _take(self, table: RouteTable) -> None:
-        addresses = {a for e in table.endpoints.values() for r in e.revisions for a in r.replicas}
-        upstreams = {a: self._upstreams.get(a) or Upstream(a, self.changed.beat) for a in addresses}
-        self.endpoints = {
-            name: Endpoint(name, routes, [Revision(r, [upstreams[a] for a in r.replicas]) for r in routes.revisions])
-            for name, routes in table.endpoints.items()
-        }
+        names = list(dict.fromkeys([*table.near, *(n for order in table.near.values() for n in order)]))
+        numbers = {name: number for number, name in enumerate(names)}
+        upstreams: dict[str, Upstream] = {}
+        endpoints = {name: self._endpoint(name, routes, numbers, upstreams) for name, routes in table.endpoints.items()}
+        self.endpoints = endpoints
+        self.regions = {name.encode("utf-8", "surrogatepass"): number for name, number in numbers.items()}
+        self.orders = [[numbers[n] for n in (table.near.get(name) or (name,))] for name in names]
+        self.home = numbers.get(table.home, -1)
         for address, upstream in self._upstreams.items():
             if address not in upstreams:
                 upstream.close()
+                self.beliefs.prefixes.forget(address)
         self._upstreams = upstreams
         self.epoch, self.clock = table.epoch, table.clock
-        self.changed.beat()
+        self.on_change()
+
+    def _endpoint(
+        self, name: str, routes: EndpointRoutes, numbers: dict[str, int], upstreams: dict[str, Upstream]
+    ) -> Endpoint:
+        revisions = []
+        for route in routes.revisions:
+            found = []
+            for i, address in enumerate(route.replicas):
+                upstream = upstreams.get(address) or self._upstreams.get(address) or Upstream(address, self._revived)
+                region = numbers.get(route.regions[i], -1) if i < len(route.regions) else -1
+                upstream.setup(
+                    keep_alive=routes.keep_alive,
+                    connect=routes.connect_s,
+                    limit=STREAMS if routes.kind == "language" else MAX_CONNECTIONS,
+                    name=route.names[i] if i < len(route.names) else "",
+                    region=region,
+                )
+                upstreams[address] = upstream
+                found.append(upstream)
+            revisions.append(Revision(route, found, routes, self.beliefs))
+        return Endpoint(name, routes, revisions, self.traffic.setdefault(name, Traffic()))
+
+    def _revived(self) -> None:
+        self.on_change()
+
+    def region(self, header: bytes | None) -> int:
+        """The number of the region that a request comes from; -1 where regions are not told apart."""
+        if header is None:
+            return self.home
+        return self.regions.get(header, self.home)
 
     def _ack(self, epoch: int) -> None:
         content = json.dumps({"epoch": epoch, "pid": os.getpid(), "boot": self._boot}).encode()

@@ -1,117 +1,45 @@
-"""The gateway's own HTTP client: pooled keep-alive connections to one replica.
+"""The gateway's own HTTP client: connections to one replica, driven by callbacks.
 
-Who calls it: forwarding. What it must never do: send a request twice by itself; it says how far a
-request came (`Refused`, `Died`, `Late`) and the caller decides.
+Who calls it: exchanges. What it must never do: send a request twice by itself; it says how far a request came
+(`decide.retry`: REFUSED, STALE, DIED; or GARBAGE) and the exchange decides. No request has a task, future or timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import cast
 
-import httptools
+from mainspring.decide import retry
+from mainspring.gateway.connection import Connection, Sink
+from mainspring.gateway.health import Health
 
 MAX_CONNECTIONS = 256  # to one replica; more requests wait for a free one
 _REST = 0.05  # seconds that a replica is left alone after a connection to it broke off
-MAX_ANSWER = 32 * 1024 * 1024
+_PAUSE = 0.02  # and after it refused one
+_ONE_DEATH = 0.25  # connections that end within this have ended of the same thing
 
 
-class Refused(Exception):
-    """No connection, so nothing was sent."""
+class _Pending:
+    """A request that waits for its connection."""
 
+    __slots__ = ("data", "sink")
 
-class Died(Exception):
-    """The connection ended before a whole answer; the request may have been worked on."""
-
-
-class Late(Exception):
-    """No answer in time."""
-
-
-class Answer:
-    """A replica's answer."""
-
-    __slots__ = ("body", "compute", "status")
-
-    def __init__(self, status: int, body: bytes, compute: float) -> None:
-        self.status = status
-        self.body = body
-        self.compute = compute  # seconds that the replica charges
-
-
-class _Connection(asyncio.Protocol):
-    """One connection; one request at a time."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-        self._parser = httptools.HttpResponseParser(self)
-        self._body: list[bytes] = []
-        self._size = 0
-        self._compute = 0.0
-        self._keep = True
-        self.transport: asyncio.Transport | None = None
-        self.answer: asyncio.Future[Answer] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
-        self.transport = None
-        busy = self.answer is not None
-        self._fail(Died("the replica closed the connection before its answer"))
-        self._upstream.lost(self, busy=busy)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._fail(Died("the replica's answer is not HTTP"))
-            self.abort()
-
-    def on_message_begin(self) -> None:
-        self._body, self._size, self._compute = [], 0, 0.0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if name == b"x-mainspring-compute-us" and value.isdigit() and len(value) < 16:
-            self._compute = int(value) / 1e6
-
-    def on_body(self, body: bytes) -> None:
-        self._size += len(body)
-        if self._size <= MAX_ANSWER:
-            self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if 100 <= status < 200:
-            return
-        answer, self.answer = self.answer, None
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        if answer is None or not self._parser.should_keep_alive() or self._size > MAX_ANSWER:
-            self.abort()
-        else:
-            self._upstream.free(self)
-        if answer is not None and not answer.done():
-            if self._size > MAX_ANSWER:
-                answer.set_exception(Died(f"the replica's answer has more than {MAX_ANSWER} bytes"))
-            else:
-                answer.set_result(Answer(status, body, self._compute))
-
-    def expire(self) -> None:
-        """The deadline has passed."""
-        self._fail(Late())
-        self.abort()
-
-    def _fail(self, error: Exception) -> None:
-        answer, self.answer = self.answer, None
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
+    def __init__(self, sink: Sink, data: bytes) -> None:
+        self.sink: Sink | None = sink
+        self.data = data
 
     def abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-            self.transport = None
+        self.sink = None
+
+    def pause(self) -> None:
+        """Nothing is read yet."""
+
+    def resume(self) -> None:
+        """Nothing is read yet."""
+
+    leave = abort
 
 
 class Upstream:
@@ -121,120 +49,145 @@ class Upstream:
         host, _, port = address.rpartition(":")
         self.address = address
         self._host, self._port = host.strip("[]"), int(port)
-        self._head = f"host: {address}\r\n".encode()
-        self._idle: list[_Connection] = []
-        self._all: set[_Connection] = set()
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self.keep_alive, self.connect, self.limit = True, 1.0, MAX_CONNECTIONS
+        self.name = ""  # of its process
+        self.region = -1
+        self.head = b""
+        self.outstanding = 0
+        self.health = Health()
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._connecting = 0
+        self._queue: deque[_Pending] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._revived = revived
         self._down_until = 0.0
         self._suspect = False
-        self._probing = False
+        self._trying = False
         self._closed = False
-        self._loop = asyncio.get_running_loop()
-        self.outstanding = 0
+        self._died_at, self._died_with = 0.0, 0
+        self.setup(keep_alive=True, connect=1.0, limit=MAX_CONNECTIONS)
 
-    def usable(self) -> bool:
-        """Whether to try it now: not when it has just refused, nor while another request tries it."""
-        return not self._suspect or (not self._probing and time.monotonic() >= self._down_until)
+    def setup(self, *, keep_alive: bool, connect: float, limit: int, name: str = "", region: int = -1) -> None:
+        """What the routes say of it."""
+        self.keep_alive, self.connect, self.limit = keep_alive, connect, limit
+        self.name, self.region = name or self.name, region
+        closing = b"" if keep_alive else b"connection: close\r\n"
+        self.head = b"host: %b\r\n%b" % (self.address.encode(), closing)
 
-    async def send(
-        self, line: bytes, headers: bytes, body: bytes, timeout: float, *, fresh: bool = False
-    ) -> tuple[Answer, float]:
-        """Send one request; returns the answer and the seconds it took. Raises `Refused`, `Died` or `Late`.
+    def usable(self, now: float) -> bool:
+        """Whether to try it: not when it has just refused, nor while another request tries it."""
+        if self._suspect and (self._trying or now < self._down_until):
+            return False
+        health = self.health
+        return health.is_good or health.usable(now)
+
+    def crowd(self) -> int:
+        """How many requests were with it when it last died."""
+        return self._died_with
+
+    def send(self, sink: Sink, line: bytes, headers: bytes, body: bytes, *, fresh: bool = False) -> None:
+        """Send one request; what comes of it is told to `sink`, later.
 
         `fresh` makes a new connection: a pooled one may belong to a process that has just died.
-
-        Cancelling it closes the connection, so that the replica sees that nobody waits.
         """
-        self.outstanding += 1
-        try:
-            until = self._loop.time() + timeout
-            if self._slots.locked():
-                await self._wait_for_slot(timeout)
-            else:
-                await self._slots.acquire()
-            try:
-                return await self._exchange(line, headers, body, until, fresh)
-            finally:
-                self._slots.release()
-        finally:
-            self.outstanding -= 1
+        data = b"%b%b%bcontent-length: %d\r\n\r\n%b" % (line, self.head, headers, len(body), body)
+        if not fresh:
+            while self._idle:
+                connection = self._idle.pop()
+                transport = connection.transport
+                if transport is not None and not transport.is_closing():
+                    connection.start(sink, data)
+                    return
+        pending = _Pending(sink, data)
+        sink.link = pending
+        if len(self._all) + self._connecting < self.limit:
+            self._begin(pending)
+        else:
+            self._queue.append(pending)
 
-    async def _wait_for_slot(self, timeout: float) -> None:
-        try:
-            await asyncio.wait_for(self._slots.acquire(), timeout)
-        except TimeoutError:
-            raise Late from None
-
-    async def _exchange(
-        self, line: bytes, headers: bytes, body: bytes, until: float, fresh: bool
-    ) -> tuple[Answer, float]:
-        connection = (None if fresh else self._pooled()) or await self._connect(until - self._loop.time())
-        transport = connection.transport
-        if transport is None:
-            raise Refused
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        connection.answer = answer
-        started = time.perf_counter()
-        transport.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % (line, self._head, headers, len(body), body))
-        timer = self._loop.call_at(until, connection.expire)
-        try:
-            return await answer, time.perf_counter() - started
-        finally:
-            timer.cancel()
-            if connection.answer is answer:  # cancelled: the answer would come for nobody
-                connection.answer = None
-                connection.abort()
-
-    def _pooled(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.transport is not None and not connection.transport.is_closing():
-                return connection
-        return None
-
-    async def _connect(self, timeout: float) -> _Connection:
+    def _begin(self, pending: _Pending) -> None:
         if self._suspect:
-            self._probing = True
+            self._trying = True
+        self._connecting += 1
+        task = asyncio.ensure_future(self._open(pending))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self, pending: _Pending) -> None:
+        message, connection = "", None
         try:
-            async with asyncio.timeout(max(timeout, 0.001)):
-                _, connection = await self._loop.create_connection(lambda: _Connection(self), self._host, self._port)
+            async with asyncio.timeout(self.connect):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self), self._host, self._port
+                )
         except TimeoutError:
-            raise Late from None
+            message = f"no connection within {self.connect:g} s"
         except OSError as error:
-            self._suspect, self._down_until = True, time.monotonic() + 0.02
-            raise Refused(str(error)) from None
+            message = f"no connection: {error.strerror or error}"
         finally:
-            self._probing = False
+            self._connecting -= 1
+            self._trying = False
+        if connection is None or connection.transport is None:
+            self._suspect, self._down_until = True, time.monotonic() + _PAUSE
+            sink, pending.sink = pending.sink, None
+            if sink is not None:
+                sink.broke(retry.REFUSED, message)
+            self._next()
+            return
         self._all.add(connection)
         if self._suspect:
             self._suspect = False
             self._revived()
-        return connection
+        if pending.sink is not None:
+            connection.start(pending.sink, pending.data)
+        elif self.keep_alive:
+            self.free(connection)
+        else:
+            connection.abort()
 
-    def free(self, connection: _Connection) -> None:
+    def _next(self) -> None:
+        """Serve those who wait for a connection."""
+        while self._queue and len(self._all) + self._connecting < self.limit:
+            pending = self._queue.popleft()
+            if pending.sink is not None:
+                self._begin(pending)
+
+    def free(self, connection: Connection) -> None:
         """A connection is ready for the next request."""
+        while self._queue:
+            pending = self._queue.popleft()
+            if pending.sink is not None:
+                connection.start(pending.sink, pending.data)
+                return
         if self._closed:
             connection.abort()
         else:
             self._idle.append(connection)
 
-    def lost(self, connection: _Connection, *, busy: bool) -> None:
-        """A connection has ended. The process behind it may be gone: the others are not used again.
+    def lost(self, connection: Connection, *, busy: bool, ours: bool) -> None:
+        """A connection has ended. Unless it was `ours` to end, the process may be gone: idle ones are not used again.
 
         If it was busy, the replica gets a rest: a process that is being killed still takes connections
         until the kernel has closed its listening socket, and a second try there would be wasted.
         """
         self._all.discard(connection)
         if busy:
-            self._suspect, self._down_until = True, time.monotonic() + _REST
-        idle, self._idle = self._idle, []
-        for other in idle:
-            other.abort()
+            now = time.monotonic()
+            self._suspect, self._down_until = True, now + _REST
+            if now - self._died_at > _ONE_DEATH:
+                self._died_with = self.outstanding
+            self._died_at = now
+        if not ours:
+            idle, self._idle = self._idle, []
+            for other in idle:
+                other.abort()
+        if self._queue:
+            self._next()
 
     def close(self) -> None:
         """Use it no more; requests on their way may end."""
         self._closed = True
-        for connection in self._idle:
+        idle, self._idle = self._idle, []
+        for connection in idle:
             connection.abort()
-        self._idle = []

@@ -46,7 +46,13 @@ def _answer_rest(draft: Draft) -> None:
             known = request.target in begun
             text = "begun" if known else f"step `{request.target}` is not proposed (any more): `mainspring status`"
             draft.answer(request, text, accepted=known)
-        elif request.verb == "run" and request.target in draft.s.desired.stack.pipelines:
+        elif request.verb in ("run", "quantize") and _has_pipeline(draft, request.target):
             draft.answer(request, "`control: watch` begins nothing", accepted=False)
         else:
             draft.answer(request, f"there is no `{request.target}` to {request.verb}", accepted=False)
+
+
+def _has_pipeline(draft: Draft, target: str) -> bool:
+    """Whether a pipeline, or what it produces, is called that."""
+    pipelines = draft.s.desired.stack.pipelines
+    return target in pipelines or target in {spec.produces for spec in pipelines.values()}

@@ -84,6 +84,8 @@ class RunMemory:
     first: bool
     asked: int = 0  # times that the registry was asked to take in what it made
     ask_at: float = 0.0  # Now.mono from which it is asked again
+    convert: str = ""  # a precision: `source` is converted, and nothing is trained
+    source: str = ""  # artefact folder that is converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class PipelineMemory:
     failed: int = 0  # failures in a row
     scheduled: float = 0.0  # event time up to which the schedule was looked at
     wants: str = ""  # cause of a run that is wanted and waits for its turn
+    content: str = ""  # what the last run packaged, where nothing is trained: `PipelineSpec.content`
 
 
 @dataclass(frozen=True, slots=True)

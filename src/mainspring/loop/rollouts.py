@@ -197,10 +197,11 @@ def _evidence(draft: Draft, rollout: RolloutMemory) -> tuple[Evidence, int]:
     if isinstance(pairs, Pairs):
         days = tuple((d.rows, d.loss_candidate - d.loss_control) for d in pairs.days if d.rows)
         untold = pairs.untold
+    told = draft.s.desired.stack.serving[rollout.endpoint].truth is not None
     if isinstance(traffic, Unknown):
-        return Evidence(requests=None, days=days), untold
+        return Evidence(requests=None, days=days, told=told), untold
     slow = _slower(traffic.latency, rollout.abort_p95) if rollout.abort_p95 is not None else 0
-    return Evidence(traffic.requests, traffic.errors, slow, sum(traffic.latency), days), untold
+    return Evidence(traffic.requests, traffic.errors, slow, sum(traffic.latency), days, told), untold
 
 
 def _slower(latency: tuple[int, ...], bound: float) -> int:

@@ -13,7 +13,7 @@ from mainspring.loop.memory import PipelineMemory, RunMemory
 from mainspring.loop.plan import StartRun
 from mainspring.loop.readings import Spend, SpendQuery, Unknown
 from mainspring.loop.serve import version_of
-from mainspring.loop.snapshot import RunSeen
+from mainspring.loop.snapshot import RunSeen, VersionSeen
 from mainspring.loop.versions import conclude_run
 from mainspring.stack.pipelines import PipelineSpec
 
@@ -35,7 +35,9 @@ def run(draft: Draft) -> None:
     for name, spec in draft.s.desired.stack.pipelines.items():
         _judge_named(draft, name, spec)
         _first(draft, name, spec)
+        _changed(draft, name, spec)
         _asked(draft, name, spec)
+        _conversion(draft, name, spec)
         _proposed(draft, name, spec)
         _scheduled(draft, name, spec)
 
@@ -90,7 +92,15 @@ def _day(moment: date | datetime | None, *, end: bool) -> float | None:
 
 
 def _start(
-    draft: Draft, pipeline: str, spec: PipelineSpec, cause: str, *, candidate: str = "", asked: bool = False
+    draft: Draft,
+    pipeline: str,
+    spec: PipelineSpec,
+    cause: str,
+    *,
+    candidate: str = "",
+    source: VersionSeen | None = None,
+    convert: str = "",
+    asked: bool = False,
 ) -> bool:
     memory = draft.pipelines.get(pipeline, PipelineMemory())
     champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
@@ -113,13 +123,16 @@ def _start(
         candidate=judged.artefact if judged else "",
         candidate_version=candidate,
         first=first,
+        convert=convert,
+        source=source.artefact if source else "",
     )
     if not draft.do(_action(new), f"{cause}: a run of `{pipeline}`", cause=new.id, keeps=asked):
         return False
     draft.runs[new.id] = new
     # Only triggered runs count against the limit and the cool-down; the first version is none.
-    starts = memory.starts if first or candidate else (*memory.starts, draft.now.wall)[-64:]
-    draft.pipelines[pipeline] = replace(memory, count=number, starts=starts, wants="")
+    starts = memory.starts if first or candidate or convert else (*memory.starts, draft.now.wall)[-64:]
+    content = memory.content if candidate or convert else spec.content
+    draft.pipelines[pipeline] = replace(memory, count=number, starts=starts, wants="", content=content)
     draft.tell("RunStarted", f"pipeline/{pipeline}", f"{new.id}: {cause}", key=f"run/{new.id}/started", kind="retrain")
     draft.record("run", new.id, draft.now.wall, {"pipeline": pipeline, "cause": cause, "first": first, "until": until})
     draft.wait(f"run/{new.id}", "works", self_ending=True)
@@ -148,6 +161,8 @@ def _action(memory: RunMemory) -> StartRun:
         champion_version=memory.champion_version,
         candidate=memory.candidate,
         first=memory.first,
+        convert=memory.convert,
+        source=memory.source,
     )
 
 
@@ -221,6 +236,18 @@ def _first(draft: Draft, name: str, spec: PipelineSpec) -> None:
     draft.wait(about, hint)
 
 
+def _changed(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    """Make a version anew when the weights, settings or evaluations in the stack file changed: a version is these."""
+    memory = draft.pipelines.get(name, PipelineMemory())
+    if not spec.content or memory.count == 0 or memory.content == spec.content:
+        return
+    busy = _busy(draft, name, spec)
+    if busy:
+        draft.wait(f"pipeline/{name}", f"its settings changed; a version is made of them when that is done: {busy}")
+    elif draft.s.observed.registry:
+        _start(draft, name, spec, "settings changed")
+
+
 def _asked(draft: Draft, name: str, spec: PipelineSpec) -> None:
     for request in draft.s.requests:
         if request.verb != "run" or request.target != name:
@@ -231,6 +258,37 @@ def _asked(draft: Draft, name: str, spec: PipelineSpec) -> None:
         elif _start(draft, name, spec, f"asked by {request.who or 'a person'}", asked=True):
             count = draft.pipelines[name].count
             draft.answer(request, f"run {name}-{count} is started", accepted=True)
+
+
+def _conversion(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    """Convert a version's weights for who asked: the champion's, or those of the version that was named."""
+    for request in draft.s.requests:
+        if request.verb != "quantize" or request.target not in (name, spec.produces):
+            continue
+        if any(answer.request == request.id for answer in draft.answers):
+            continue  # by another pipeline of the same model
+        convert = str(request.args.get("to") or "")
+        champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
+        number = str(request.args.get("version") or champion)
+        version = version_of(draft, spec.produces, number) if number else None
+        never, busy = _no_conversion(spec.produces, convert, number, version), _busy(draft, name, spec)
+        cause = f"{spec.produces}@{number} to {convert}, asked by {request.who or 'a person'}"
+        if never or busy:
+            draft.answer(request, never or f"not now: {busy}", accepted=False)
+        elif _start(draft, name, spec, cause, source=version, convert=convert, asked=True):
+            count = draft.pipelines[name].count
+            draft.answer(request, f"run {name}-{count} converts {spec.produces}@{number} to {convert}", accepted=True)
+
+
+def _no_conversion(model: str, convert: str, number: str, version: VersionSeen | None) -> str:
+    """Why a version cannot be converted, as far as that is seen from here; the run looks into the file."""
+    if not convert:
+        return "no precision was named"
+    if not number:
+        return f"there is no version of `{model}` yet"
+    if version is None:
+        return f"there is no version {number} of `{model}`"
+    return "" if version.servable else f"version {number} of `{model}` cannot be served: {version.note}"
 
 
 def _proposed(draft: Draft, name: str, spec: PipelineSpec) -> None:

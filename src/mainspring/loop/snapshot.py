@@ -105,6 +105,8 @@ class Footprint:
     memory: float  # bytes resident while it answers; nan when not known
     latency_p95: float  # seconds of one request alone
     throughput: float  # rows/s, or output tokens/s of a language model, with requests side by side
+    latency_spread: float = 0.0  # relative: how far repeated measurements of it lie apart
+    throughput_spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class Request:
     """Something that a person asked for by command."""
 
     id: str
-    verb: str  # "run" | "promote" | "abort" | "pause" | "resume" | "undo" | "approve" | "gate"
+    verb: str  # "run" | "promote" | "abort" | "pause" | "resume" | "undo" | "approve" | "gate" | "quantize"
     target: str  # a pipeline, an endpoint, or a plan's id
     at: float
     who: str = ""

@@ -223,6 +223,11 @@ def _failed(code: str, message: str, hint: str, kind: str) -> dict[str, Any]:
 
 def raised(step: str, error: BaseException, code_root: Path) -> str:
     """Say what a step raised and where in the user's own module, in one line."""
+    return f"step `{step}` {what_raised(error, code_root)}"
+
+
+def what_raised(error: BaseException, code_root: Path) -> str:
+    """The same without the step's name: "raised `ValueError: no` at `evals.py:20`"."""
     last = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
@@ -230,4 +235,4 @@ def raised(step: str, error: BaseException, code_root: Path) -> str:
         if path.is_relative_to(code_root):
             inside = Path(*path.relative_to(code_root).parts[1:])
             where = f" at `{inside}:{frame.lineno}`"
-    return f"step `{step}` raised `{last[:500]}`{where}"
+    return f"raised `{last[:500]}`{where}"

@@ -86,7 +86,9 @@ def _run(folder: Path, state: Path, stack: Path, signals: Signals) -> int:
 
 def _attempt(folder: Path, state: Path, stack_file: Path, signals: Signals) -> dict[str, Any]:
     """One attempt; returns what goes into `result.json`."""
+    from mainspring.pipelines.convert import ConvertRun
     from mainspring.pipelines.job import job as make_job
+    from mainspring.pipelines.language import LanguageRun
     from mainspring.pipelines.run import Failed, Run
     from mainspring.stack.load import load
 
@@ -100,7 +102,8 @@ def _attempt(folder: Path, state: Path, stack_file: Path, signals: Signals) -> d
         job = make_job(folder, state, stack_file, load(applied if applied.is_file() else stack_file))
         for place in (job.cache.folder, job.data_root, state / "artefacts" / job.pipeline.produces):
             sweep(place, spec.run)
-        run = Run(job, signals)
+        kind = LanguageRun if job.pipeline.weights is not None else ConvertRun if spec.convert else Run
+        run = kind(job, signals)
         before = read_json(folder / STATE)
         run.progress.spent = float(before.get("seconds", 0.0)) if isinstance(before, dict) else 0.0
         run.go()
@@ -139,7 +142,8 @@ def _made(run: Any) -> dict[str, Any]:
         "bounds": asdict(made.limits) if made.limits else {},
         "data": {name: source.digest for name, source in made.sources.items()},
         "code": made.code,
-        "params": {name: step.with_ for name, step in job.pipeline.steps.items() if step.with_},
+        "params": {name: step.with_ for name, step in job.pipeline.steps.items() if step.with_}
+        | ({"settings": job.pipeline.settings.given} if job.pipeline.weights is not None else {}),
     }
 
 

@@ -34,6 +34,8 @@ class Job:
     state: Path
     stack_folder: Path  # where the user's modules and relative paths are
     cache: Cache
+    words: tuple[str, ...] = ()  # of the language model's server, as the endpoint that follows the model has it
+    threads: int = 1  # of that server
 
     @property
     def code_root(self) -> Path:
@@ -69,6 +71,7 @@ def job(run: Path, state: Path, stack_file: Path, stack: Stack) -> Job:
     for name in [*pipeline.steps, *pipeline.data]:
         if name in BUILT_IN or (name in pipeline.steps and name in pipeline.data):
             raise InputError("name-taken", f"the name `{name}` is taken: a step and a source have a name of their own")
+    server = next((e for e in stack.serving.values() if e.model_name == pipeline.produces and e.is_language), None)
     truth = next((e.truth.field for e in stack.serving.values() if e.model_name == pipeline.produces and e.truth), "")
     return Job(
         spec=spec,
@@ -79,4 +82,6 @@ def job(run: Path, state: Path, stack_file: Path, stack: Stack) -> Job:
         state=state,
         stack_folder=stack_file.parent,
         cache=Cache(state / "cache", spec.run),
+        words=server.words if server is not None and server.runtime == "llamacpp" else ("--slots", "2"),
+        threads=server.threads if server is not None else 1,
     )

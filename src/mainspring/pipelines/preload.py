@@ -22,8 +22,8 @@ _done: set[str] = set()
 
 def preload(job: Job, step: str) -> None:
     """Import what a step, and those after it, will need."""
-    if step == "data":
-        return  # mostly there is nothing to read anew
+    if step == "data" or job.pipeline.weights is not None:
+        return  # mostly there is nothing to read anew; a language model's steps need none of these
     if step.startswith("package"):
         with contextlib.suppress(Exception):
             importlib.import_module("skl2onnx")

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from mainspring.artefacts.load import load_manifest, load_model
+from mainspring.artefacts.load import WEIGHTS, load_manifest, load_model, load_weights
+from mainspring.artefacts.manifest import Manifest
 from mainspring.errors import ArtefactError, EnvironmentError_, InputError, MainspringError
 from mainspring.loop.snapshot import RunSeen, VersionSeen
 from mainspring.pipelines.files import read_json
@@ -58,6 +59,7 @@ class Registry:
         self.database = state / "mlflow.db"
         self._client: MlflowClient | None = None
         self._seen: tuple[Any, ...] | None = None
+        self._whole: dict[Path, tuple[Any, ...]] = {}  # weights that were read through: how the file stood then
 
     def prepare(self) -> None:
         """Make the database and its schema (some 2 seconds the first time)."""
@@ -91,7 +93,7 @@ class Registry:
         try:
             manifest = load_manifest(folder)
             digest, servable = manifest.digest, True
-            load_model(folder, manifest)
+            self._check(folder, manifest)
         except ArtefactError as error:
             servable, note = False, note or error.message
         return VersionSeen(
@@ -105,6 +107,20 @@ class Registry:
             created=(version.creation_timestamp or 0) / 1000,
             servable=servable,
         )
+
+    def _check(self, folder: Path, manifest: Manifest) -> None:
+        """Read a version's model and compare digests; large weights only when their file has changed since.
+
+        Raises `ArtefactError` when it is missing or another.
+        """
+        if manifest.format == "onnx":
+            load_model(folder, manifest)
+            return
+        path = folder / WEIGHTS
+        stands = (*self._stat(str(path)), manifest.digest)
+        if self._whole.get(path) != stands:
+            load_weights(folder, manifest)
+            self._whole[path] = stands
 
     def aliases(self) -> dict[str, dict[str, str]]:
         """The aliases of each model, whoever set them."""
@@ -121,7 +137,7 @@ class Registry:
             return str(there.version)
         seen = read_run(self.state / "runs" / run)
         folder = Path(seen.artefact) if seen.artefact else self.state / "artefacts" / model / run
-        load_model(folder, load_manifest(folder))
+        self._check(folder, load_manifest(folder))
         client = self._connected()
         with self._asked():
             tracked = self._track(model, run, seen)

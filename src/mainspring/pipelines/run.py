@@ -3,7 +3,8 @@
     data > FIRST STEP > data-check > your steps ... train, validate > package > gate [> train-all > package-all]
 
 The last two are for a first version, which is fitted again on all rows when its gates have passed. A run that only
-judges (`StartRun.candidate`) has data, the first step, data-check and gate. Who calls it: the host.
+judges (`StartRun.candidate`) has data, the first step, data-check and gate; one that converts: `convert.py`.
+Who calls it: the host.
 What it must never do: import the user's code or load a table: steps do that, in their own processes.
 """
 
@@ -146,7 +147,7 @@ class Run:
         wrong = datacheck.compare(self.made.profile, last, job.spec.since, job.spec.until)
         if wrong:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            self._say(step, wrong)
+            self.say(step, wrong)
             hint = "mend the data, or take the column out of the first step's table"
             raise self.steps.fail(step, UserCodeError("data-unfit", f"the data is not fit: {wrong[0]}{more}", hint))
 
@@ -231,10 +232,10 @@ class Run:
         from mainspring.decide.gate import judge, seed_of
 
         verdict = judge(self.job.pipeline.gates, gate_from(measured), seed_of(self.job.spec.run))
-        self._say("gate", [item.message for item in verdict.items])
+        self.say("gate", [item.message for item in verdict.items])
         return {"passed": verdict.passed, "message": verdict.message}
 
-    def _say(self, step: str, sentences: Iterable[str]) -> None:
+    def say(self, step: str, sentences: Iterable[str]) -> None:
         """Add to a step's log what the host found of its output."""
         with (self.job.folder / "logs" / f"{step}.log").open("a") as log:
             log.writelines(f"{sentence}\n" for sentence in sentences)
@@ -269,6 +270,14 @@ class Run:
 
 def _names(job: Job) -> list[str]:
     """The steps that the run will have, in order."""
+    if job.spec.convert:
+        from mainspring.pipelines import convert
+
+        return convert.names(job)
+    if job.pipeline.weights is not None:
+        from mainspring.pipelines import language
+
+        return language.names(job)
     users = list(job.pipeline.steps)
     names = [*(["data"] if job.pipeline.data else []), users[0], "data-check"]
     if job.judge_only:

@@ -14,7 +14,16 @@ from typing import Any
 
 from mainspring.errors import EnvironmentError_
 from mainspring.loop.plan import StartRun
-from mainspring.loop.snapshot import CheckNumbers, DayLoss, GateNumbers, GroupNumbers, RunSeen, StepSeen
+from mainspring.loop.snapshot import (
+    CheckNumbers,
+    DayLoss,
+    EvalNumbers,
+    Footprint,
+    GateNumbers,
+    GroupNumbers,
+    RunSeen,
+    StepSeen,
+)
 from mainspring.pipelines.files import disk_error, read_json, write_json
 
 SPEC, STATE, RESULT = "spec.json", "state.json", "result.json"
@@ -137,4 +146,24 @@ def gate_from(raw: dict[str, Any]) -> GateNumbers:
         ),
         checks=tuple(CheckNumbers(str(c["name"]), bool(c["passed"]), str(c["message"])) for c in raw["checks"]),
         champion=str(raw["champion"]),
+        evals=tuple(
+            EvalNumbers(str(e["name"]), tuple(map(float, e["candidate"])), tuple(map(float, e["champion"])))
+            for e in raw.get("evals", ())
+        ),
+        converted=str(raw.get("converted", "")),
+        own=_footprint(raw.get("own")),
+        other=_footprint(raw.get("other")),
+    )
+
+
+def _footprint(raw: dict[str, Any] | None) -> Footprint | None:
+    if raw is None:
+        return None
+    return Footprint(
+        size=int(raw["size"]),
+        memory=number(raw["memory"]),
+        latency_p95=number(raw["latency_p95"]),
+        throughput=number(raw["throughput"]),
+        latency_spread=number(raw.get("latency_spread", 0.0)),
+        throughput_spread=number(raw.get("throughput_spread", 0.0)),
     )

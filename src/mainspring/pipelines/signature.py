@@ -18,6 +18,7 @@ from mainspring.stack.pipelines import PipelineSpec
 
 CONTEXT = ("rows", "truth", "window", "seed")
 CHECK_CONTEXT = ("model", "rows", "predictions", "champion_predictions")
+EVAL_CONTEXT = ("ask",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ def check_signatures(folder: Path, spec: PipelineSpec) -> tuple[Wrong, ...]:
         earlier.append(step)
     for name, check in spec.gates.checks.items():
         wrong += _check(folder, f"gates.checks.{name}", check.run, CHECK_CONTEXT, {})
+    for name, gate in spec.gates.evals.items():
+        wrong += _check(folder, f"gates.evals.{name}", gate.run, EVAL_CONTEXT, {})
     return tuple(wrong)
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from mainspring.errors import EnvironmentError_, InputError, UserCodeError
 from mainspring.pipelines.files import digest_file, disk_error, new_folder
 from mainspring.pipelines.values import read_frame, write_frame
 from mainspring.stack.pipelines import DataSpec
+from mainspring.stack.weights import NotThereError, is_remote, locate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class Fetched:
 
     digest: str  # sha256 of what was read
     file: str  # "source.csv.zip", within cache/data/<digest>
-    format: str  # "csv" | "parquet" | "jsonl"
+    format: str  # "csv" | "parquet" | "jsonl" | "gguf"
 
     def path(self, root: Path) -> Path:
         """The file, under `cache/data`."""
@@ -62,11 +63,24 @@ def fetch(name: str, spec: DataSpec, folder: Path, root: Path, mark: str) -> Fet
         if _SQL.match(spec.url):
             return _query(name, spec, root, mark)
         if "://" in spec.url:
-            return _download(name, spec, root, mark)
+            return _download(f"the source `{name}`", spec.url, lambda file: _format(name, spec, file), root, mark)
         path = _package_file(name, spec.url) if spec.url.startswith("package:") else _local_file(name, spec.url, folder)
         return _keep(path, _ending(path.name), _format(name, spec, path.name), root, mark)
     except OSError as error:
         raise disk_error(error, f"the source `{name}` cannot be kept") from error
+
+
+def fetch_weights(url: str, folder: Path, root: Path, mark: str) -> Fetched:
+    """Read a file of weights and keep it; `folder` is the stack file's, `root` is `cache/data`. Raises as `fetch`."""
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        if is_remote(url):
+            return _download("the weights", url, lambda _: "gguf", root, mark)
+        return _keep(locate(url, folder), ".gguf", "gguf", root, mark)
+    except NotThereError as error:
+        raise InputError(error.code, error.message, error.hint or "mainspring explain pipelines.weights") from error
+    except OSError as error:
+        raise disk_error(error, "the weights cannot be kept") from error
 
 
 def _keep(path: Path, ending: str, kind: str, root: Path, mark: str) -> Fetched:
@@ -128,40 +142,37 @@ def _package_file(name: str, url: str) -> Path:
     raise InputError("data-missing", message, f"beside it are: {', '.join(beside[:10]) or 'no files'}")
 
 
-def _download(name: str, spec: DataSpec, root: Path, mark: str) -> Fetched:
+def _download(what: str, url: str, kind_of: Callable[[str], str], root: Path, mark: str) -> Fetched:
     import fsspec
 
-    scheme, _, rest = spec.url.partition("://")
+    scheme, _, rest = url.partition("://")
     file = rest.partition("?")[0].partition("#")[0].rpartition("/")[2]
-    kind = _format(name, spec, file)
+    kind = kind_of(file)
     with _temporary(root, mark) as part:
         try:
-            with fsspec.open(spec.url, "rb").open() as source, part.open("wb") as out:
+            with fsspec.open(url, "rb").open() as source, part.open("wb") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
                 expected = getattr(source, "size", None)
         except ImportError as error:
             extra = _EXTRA.get(scheme)
             raise EnvironmentError_(
                 "data-extra",
-                f"the source `{name}`: `{scheme}://` needs a package that is not installed ({error})",
+                f"{what}: `{scheme}://` needs a package that is not installed ({error})",
                 f"`pip install 'mainspring[{extra}]'`" if extra else "install the package that the message names",
             ) from error
         except ValueError as error:
-            raise InputError("data-url", f"the source `{name}`: `{scheme}://` is not known ({error})") from error
+            raise InputError("data-url", f"{what}: `{scheme}://` is not known ({error})") from error
         except Exception as error:  # each file system of fsspec has its own errors
             if isinstance(error, OSError) and error.errno is not None and error.filename == str(part):
                 raise
             raise EnvironmentError_(
-                "data-unreachable",
-                f"the source `{name}`: `{_shown(spec.url)}` cannot be read: {_line(error)}",
+                "data-unreachable", f"{what}: `{_shown(url)}` cannot be read: {_line(error)}"
             ) from error
         if expected is not None and part.stat().st_size != expected:
             raise EnvironmentError_(
-                "data-half",
-                f"the source `{name}` broke off at {part.stat().st_size:,} of {expected:,} bytes",
-                "run again",
+                "data-half", f"{what} broke off at {part.stat().st_size:,} of {expected:,} bytes", "run again"
             )
-        return _keep(part, _ending(file), kind, root, mark)
+        return _keep(part, ".gguf" if kind == "gguf" else _ending(file), kind, root, mark)
 
 
 def _query(name: str, spec: DataSpec, root: Path, mark: str) -> Fetched:

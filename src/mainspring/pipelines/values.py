@@ -42,6 +42,8 @@ def save(value: Any, folder: Path, who: str) -> Saved:
 
 
 def _write(value: Any, folder: Path, who: str) -> tuple[str, str]:
+    if isinstance(value, dict):
+        return _json(value, folder, who)  # before anything heavy is imported
     import numpy as np
     import pandas as pd
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from mainspring.artefacts.score import Scorer
+    from mainspring.loop.snapshot import GateNumbers
+
 
 class Window(NamedTuple):
     """The time that a run's rows come from, in UTC; `since` is None when it is open."""
@@ -323,8 +326,21 @@ def gate(job: Job, key: str, candidate: Path, checks: dict[str, Function], input
         gates=job.pipeline.gates,
         checks=functions,
     )
+    if scorer.manifest.made_of and champion is not None:
+        numbers = _weighed(job, numbers, whole[mask], scorer, champion, candidate)
     print(f"{numbers.rows:,} held-out rows of {len(numbers.days)} days, unseen by both")
     job.cache.put(key, gate_to(numbers), {}, "gate")
+
+
+def _weighed(
+    job: Job, numbers: GateNumbers, rows: pd.DataFrame, scorer: Scorer, champion: Scorer, candidate: Path
+) -> GateNumbers:
+    """Add what serving takes, for a candidate whose weights were converted."""
+    from mainspring.pipelines import footprint
+
+    folders = (candidate, Path(job.spec.champion))
+    own, other = footprint.compare(rows, scorer, champion, folders, job.code_root) or (None, None)
+    return replace(numbers, converted=scorer.manifest.precision, own=own, other=other)
 
 
 def place(job: Job, key: str, folder: Path) -> str:

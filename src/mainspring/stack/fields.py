@@ -31,6 +31,7 @@ _UNITS: dict[Callable[..., Any], str] = {
     units.price: "price, such as `$0.10/h`",
     units.budget: "budget, such as `$100/month`",
     units.rate: "rate, such as `2 per month`",
+    units.per_replica: "rate, such as `2/s per replica`",
     units.span: "whole number or range, such as `1..2`",
     units.moment: "day or moment, such as `2013-01-31`",
     compute.rate: "price, such as `$4/h per gpu`",

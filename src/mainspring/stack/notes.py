@@ -48,7 +48,7 @@ def _pipelines(stack: Stack) -> Iterator[Note]:
     for name, pipeline in stack.pipelines.items():
         if not stack.serving:
             yield Note(f"pipelines.{name}", "no endpoint in `serving` follows what this makes")
-        if "features" not in pipeline.steps:
+        if "features" not in pipeline.steps and pipeline.weights is None:
             message = "no step called `features`: requests carry the model's own inputs"
             yield Note(f"pipelines.{name}.steps", message)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mainspring.stack.base import FunctionPath, Name, Section
-from mainspring.stack.units import Dollars, Moment, Per, Rate, Seconds, Share, count_back, cron
+from mainspring.stack.units import Dollars, Moment, Per, PerReplica, Rate, Seconds, Share, Size, count_back, cron
 
 
 class Window(Section):
@@ -94,10 +96,13 @@ class MetricGate(Section):
 
 
 class LatencyGate(Section):
-    """A bound on the time that the packaged artefact takes for one row."""
+    """A bound on the time that the packaged artefact takes for one row, or a language model for one answer."""
 
     p95: Seconds
-    """95 of 100 single rows are answered within this time."""
+    """95 of 100 single rows (of a language model: whole answers) are there within this time."""
+    at: PerReplica | None = None
+    """Of a language model: the rate at which one replica is asked meanwhile, such as `2/s per replica`, whether it
+    keeps up or not. Default: one request after another."""
 
 
 class GroupGate(Section):
@@ -120,6 +125,41 @@ class CheckGate(Section):
     """The function; it may ask for `model`, `rows`, `predictions`, `champion_predictions`."""
 
 
+class EvalGate(Section):
+    """An evaluation of your own, for a language model: a function that asks it things and scores each answer 0 to 1."""
+
+    run: FunctionPath
+    """The function, as `module:function`. It gets `ask` and returns a list with the score of each of its items."""
+    at_least: Share | None = None
+    """The mean score must be this or higher, such as `90%`."""
+    no_worse_by: Share | None = None
+    """The mean may be below the champion's, on the same items, by this at most (with `confidence`)."""
+    confidence: Share = 0.95
+    """How sure the comparison must be; also of the interval that is told. Default: 95%."""
+    timeout: Seconds = 600.0
+    """The longest that the function may take for one version. Default: 10m."""
+
+    @field_validator("confidence")
+    @classmethod
+    def _sure(cls, confidence: float) -> float:
+        if not 0.5 <= confidence < 1:
+            raise ValueError(f"`{confidence:.4g}` is out of range: between `50%` and `99.9%` is wanted")
+        return confidence
+
+    @model_validator(mode="after")
+    def _bounds(self) -> EvalGate:
+        if self.at_least is None and self.no_worse_by is None:
+            raise ValueError("an evaluation has at least one of `at_least` and `no_worse_by`")
+        return self
+
+
+class MemoryGate(Section):
+    """A bound on what serving a language model takes."""
+
+    at_most: Size
+    """Bytes of memory that a replica holds after it has answered the evaluations, such as `1GB`."""
+
+
 class Gates(Section):
     """What a candidate must pass before it sees traffic."""
 
@@ -133,6 +173,10 @@ class Gates(Section):
     """Bias checks, by name."""
     checks: dict[Name, CheckGate] = Field(default_factory=dict)
     """Checks of your own, by name."""
+    evals: dict[Name, EvalGate] = Field(default_factory=dict)
+    """Evaluations of a language model, by name: quality, safety, and what else matters."""
+    memory: MemoryGate | None = None
+    """The memory that a replica of a language model takes."""
 
 
 class Retrain(Section):
@@ -153,8 +197,44 @@ class Retrain(Section):
         return None if schedule is None else cron(schedule)
 
 
+class ModelSettings(Section):
+    """How a language model answers where a request does not say: a version is its weights together with these."""
+
+    system: str | None = Field(default=None, min_length=1, max_length=20_000)
+    """The system message of requests that bring none. Default: the chat template's own."""
+    temperature: float | None = Field(default=None, ge=0, le=5)
+    """How freely tokens are drawn, 0 (always the likeliest) to 5. Default: the runtime's."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Only the likeliest tokens that together reach this probability are drawn from. Default: the runtime's."""
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
+    """Only this many of the likeliest tokens are drawn from; 0 is all. Default: the runtime's."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Only tokens at least this likely, against the likeliest, are drawn from. Default: the runtime's."""
+    repeat_penalty: float | None = Field(default=None, gt=0, le=10)
+    """How much tokens of late are held back; 1 is not at all. Default: the runtime's."""
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The longest answer of requests that name no limit. Default: what the context has left."""
+    seed: int | None = Field(default=None, ge=0, le=2**32 - 2)
+    """Where drawing begins, so that the same request gives the same answer. Default: another each time."""
+
+    @field_validator("system")
+    @classmethod
+    def _plain(cls, system: str | None) -> str | None:
+        odd = next(
+            (one for one in system or "" if (one < " " and one not in "\n\t") or "\ud800" <= one <= "\udfff"), ""
+        )
+        if odd:
+            raise ValueError(f"`system` has a character `{odd!r}` that no chat template can carry")
+        return system
+
+    @property
+    def given(self) -> dict[str, str | int | float | bool]:
+        """Those that the file gives."""
+        return self.model_dump(exclude_none=True)
+
+
 class PipelineSpec(Section):
-    """How a version of a model is made, from data to a judged candidate."""
+    """How a version of a model is made: from data by `steps`, or from `weights` as they are."""
 
     produces: Name
     """The registered model that the run makes a version of."""
@@ -172,8 +252,13 @@ class PipelineSpec(Section):
     """How long after a row's moment its outcome is known; younger rows are left out of a run. Default: at once."""
     track: Literal["mlflow"] = "mlflow"
     """Where runs and versions are recorded."""
-    steps: dict[Name, StepSpec] = Field(min_length=1)
+    steps: dict[Name, StepSpec] = Field(default_factory=dict)
     """The steps, in order. `features` (also used at serving) and `train` have a meaning of their own."""
+    weights: str | None = Field(default=None, min_length=1, max_length=2_000)
+    """Instead of steps: a GGUF file that is packaged as it is. `package:NAME/path` (a file of an installed
+    distribution), a path beside this file, or `https://`."""
+    settings: ModelSettings = ModelSettings()
+    """Beside `weights`: how the model answers where a request does not say."""
     gates: Gates = Gates()
     """What a candidate must pass before it sees traffic."""
     retrain: Retrain = Retrain()
@@ -187,3 +272,27 @@ class PipelineSpec(Section):
         if "train" not in steps:
             raise ValueError("a pipeline has a step called `train`, which returns the fitted model")
         return steps
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PipelineSpec:
+        if self.weights is None and not self.steps:
+            raise ValueError("a pipeline has either `steps`, which train a model, or `weights` that are there already")
+        if self.weights is None and "settings" in self.model_fields_set:
+            raise ValueError("`settings` belong to `weights`, and this pipeline has none")
+        if self.weights is not None:
+            for key in ("steps", "data", "first", "truth_after"):
+                if key in self.model_fields_set:
+                    raise ValueError(f"`{key}` is of pipelines that train: beside `weights` it means nothing")
+        return self
+
+    @property
+    def content(self) -> str:
+        """A digest of what a version is made of, where nothing is trained; "" where something is.
+
+        Weights, settings, and which functions evaluate it: a version is made anew when one of them changes.
+        """
+        if self.weights is None:
+            return ""
+        evals = {name: gate.run for name, gate in self.gates.evals.items()}
+        plain = {"weights": self.weights, "settings": self.settings.given, "evals": evals}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

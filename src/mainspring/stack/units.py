@@ -138,6 +138,19 @@ def rate(value: object) -> Rate:
     return Rate(number(count), per)
 
 
+def per_replica(value: object) -> Rate:
+    """Parse a rate of one replica (`2/s per replica`); the last two words may be left out."""
+    text = _text(value)
+    plain = text.removesuffix("per replica").strip() if text is not None else value
+    try:
+        found = rate(plain)
+    except ValueError:
+        found = None
+    if found is None or not 0 < found.per_second <= 100_000:
+        raise ValueError(f"`{value}` is not a rate of requests: write it as `2/s per replica`")
+    return found
+
+
 def price(value: object) -> float:
     """Parse a price (`$0.10/h`, `$30/month`) to dollars an hour."""
     amount, per = _per(value, "a price", "$0.10/h")
@@ -233,6 +246,9 @@ Dollars = Annotated[float, BeforeValidator(dollars), WithJsonSchema({"type": "st
 Price = Annotated[float, BeforeValidator(price), WithJsonSchema({"type": "string", "examples": ["$0.10/h"]})]
 Budget = Annotated[Rate, BeforeValidator(budget), WithJsonSchema({"type": "string", "examples": ["$100/month"]})]
 Per = Annotated[Rate, BeforeValidator(rate), WithJsonSchema({"type": "string", "examples": ["2 per month"]})]
+PerReplica = Annotated[
+    Rate, BeforeValidator(per_replica), WithJsonSchema({"type": "string", "examples": ["2/s per replica"]})
+]
 Span = Annotated[Range, BeforeValidator(span), WithJsonSchema({"type": ["string", "integer"], "examples": ["1..2"]})]
 Moment = Annotated[
     date | datetime, BeforeValidator(moment), WithJsonSchema({"type": "string", "examples": ["2013-01-31"]})

@@ -1,9 +1,10 @@
 """An HTTP/1.1 server on asyncio.Protocol and httptools: strict framing, limits, keep-alive.
 
-What this is: bytes in, `Request` out, `reply` back, in order. Who calls it: the gateway and the replicas.
+What this is: bytes in, `Request` out, an answer back, in order. Who calls it: the gateway and the replicas.
 What it must never do: interpret a body, or let one connection hold memory without bound.
 
-A handler is called on the event loop for each whole request; it answers then or later, once.
+A handler is called on the event loop for each whole request; it answers then or later, once: whole with `reply`, or
+in pieces with `begin`, `send` and `end`. Who sends pieces to a slow reader is told by `on_slow` and must then wait.
 """
 
 from __future__ import annotations
@@ -16,61 +17,42 @@ from http import HTTPStatus
 from typing import cast
 
 import httptools
-import msgspec
+
+from mainspring.wire.request import EVENTS, JSON, TEXT, Request, error_body
+
+__all__ = [
+    "EVENTS", "JSON", "MAX_BODY", "MAX_CONNECTIONS", "MAX_HEAD", "TEXT", "Connection", "Handler", "Request", "Server",
+    "Wording", "error_body",
+]  # fmt: skip
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers
 MAX_BODY = 8 * 1024 * 1024
 HEAD_SECONDS = 10.0  # from a request's first byte to the end of its headers
 BODY_SECONDS = 60.0  # and to the end of its body
 MAX_CONNECTIONS = 2_000
+_MOST_DROPPED = 8 * MAX_BODY
 
-JSON = b"application/json"
-TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_ONCE = frozenset((b"content-length", b"transfer-encoding", b"host", b"authorization", b"content-encoding"))
 _LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\ncontent-type: ".encode() for s in HTTPStatus}
 
-
-def error_body(message: str) -> bytes:
-    """An error as the Open Inference Protocol words it."""
-    return msgspec.json.encode({"error": message})
-
-
-class Request:
-    """One whole request; answer it once with `reply`."""
-
-    __slots__ = ("_connection", "answered", "arrived", "body", "headers", "method", "on_gone", "path", "query")
-
-    def __init__(
-        self, connection: Connection, method: bytes, url: bytes, headers: dict[bytes, bytes], body: bytes
-    ) -> None:
-        self._connection = connection
-        self.method = method
-        self.path, _, self.query = url.partition(b"?")
-        self.headers = headers  # names in lower case; the last of a name
-        self.body = body
-        self.arrived = time.perf_counter()
-        self.on_gone: Callable[[], object] | None = None  # called when the client leaves before the answer
-        self.answered = False
-
-    def reply(self, status: int, body: bytes, headers: bytes = b"", kind: bytes = JSON) -> None:
-        """Write the answer; `headers` are whole lines, each ended by CR LF. A second call does nothing."""
-        if not self.answered:
-            self.answered = True
-            self.on_gone = None
-            self._connection.answer(self, status, body, headers, kind)
-
-    def fail(self, status: int, message: str, headers: bytes = b"") -> None:
-        """Write an error as the answer."""
-        self.reply(status, error_body(message), headers)
-
-
 Handler = Callable[[Request], None]
+Wording = Callable[[bytes, int, str], bytes]
+"""The body of an error by path, status and message."""
+
+
+def _plain(path: bytes, status: int, message: str) -> bytes:  # noqa: ARG001 - the signature of `Wording`
+    return error_body(message)
 
 
 class Server:
     """What all connections of one listening process share."""
 
-    def __init__(self, handler: Handler, *, idle: float | None = None, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self, handler: Handler, *, idle: float | None = None, max_connections: int = MAX_CONNECTIONS,
+        wording: Wording = _plain,
+    ) -> None:  # fmt: skip
         self.handler = handler
+        self.wording = wording  # of what is refused before it is a request
         self.idle = idle  # seconds after which an unused connection is closed; None: never
         self.max_connections = max_connections
         self.connections: set[Connection] = set()
@@ -88,14 +70,22 @@ class Server:
             for connection in list(self.connections):
                 connection.tick(now)
 
-    async def drain(self, seconds: float) -> None:
-        """Let requests end, then close; returns when all is closed or `seconds` have passed."""
+    async def drain(self, seconds: float, give_up: Callable[[], object] | None = None) -> None:
+        """Let requests end, then close; returns when all is closed or `seconds` have passed.
+
+        What is not over by then is broken off, unless `give_up` ends it: it is called first, and a second is waited.
+        """
         self.closing = True
         until = time.monotonic() + seconds
         for connection in list(self.connections):
             connection.close_when_idle()
         while self.connections and time.monotonic() < until:
             await asyncio.sleep(0.01)
+        if self.connections and give_up is not None:
+            give_up()
+            until = time.monotonic() + 1.0
+            while self.connections and time.monotonic() < until:
+                await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()
 
@@ -116,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._reading = False
         self._in_head = False
         self._began = False
-        self._raw = 0
+        self._raw = self._dropped = 0
         self._reset()
 
     # --- the transport's side
@@ -134,11 +124,13 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         current, self._current = self._current, None
         if current is not None and current.on_gone is not None:
-            current.on_gone()
+            gone, current.on_gone, current.on_slow = current.on_gone, None, None
+            gone()
 
     def data_received(self, data: bytes) -> None:
         if self._close_after is True or self._failure is not None:
-            return  # what follows is not read any more
+            self._drop(len(data))
+            return
         self._began = False
         try:
             self._parser.feed_data(data)
@@ -163,9 +155,15 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._slow_reader = True
+        self._since = time.monotonic()
+        if self._current is not None and self._current.on_slow is not None:
+            self._current.on_slow(True)
 
     def resume_writing(self) -> None:
         self._slow_reader = False
+        self._since = time.monotonic()
+        if self._current is not None and self._current.on_slow is not None:
+            self._current.on_slow(False)
         self._next()
 
     # --- the parser's side
@@ -199,9 +197,10 @@ class Connection(asyncio.Protocol):
                 self._wrong(431, f"headers of more than {MAX_HEAD} bytes")
             return
         name = name.lower()
-        if name in (b"content-length", b"transfer-encoding") and name in self._headers:
+        headers = self._headers
+        if name in headers and name in _ONCE:
             self._wrong(400, f"`{name.decode()}` twice")
-        self._headers[name] = value
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -234,7 +233,10 @@ class Connection(asyncio.Protocol):
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = Request(self, self._parser.get_method(), self._url, self._headers, body)
-        if not self._parser.should_keep_alive():
+        keep = self._parser.should_keep_alive()
+        if not keep or b"connection" in self._headers:  # a client of HTTP/1.0 that stays has to say so
+            request.chunked = self._parser.get_http_version() == "1.1"
+        if not keep:
             self._close_after = request
         if self._current is None and not self._slow_reader:
             self._handle(request)
@@ -260,7 +262,7 @@ class Connection(asyncio.Protocol):
         """Write the answer of the current request (called by `Request.reply`)."""
         if request is not self._current or self._transport is None:
             return  # the client has left
-        last = self._close_after is request or self._close_after is True or (self._server.closing and not self._waiting)
+        last = self._is_last(request)
         self._transport.write(
             b"%b%b\r\ncontent-length: %d\r\n%b%b\r\n%b"
             % (
@@ -272,9 +274,47 @@ class Connection(asyncio.Protocol):
                 b"" if request.method == b"HEAD" else body,
             )
         )
+        self._answered(last)
+
+    def begin(self, request: Request, status: int, headers: bytes, kind: bytes) -> None:
+        """Write the head of an answer in pieces (called by `Request.begin`)."""
+        if request is not self._current or self._transport is None:
+            return
+        last = self._is_last(request) or not request.chunked
+        if last:
+            self._close_after = request
+        framing = b"transfer-encoding: chunked\r\n" if request.chunked else b""
+        closing = b"connection: close\r\n" if last else b""
+        self._transport.write(b"%b%b\r\n%b%b%b\r\n" % (_LINES[status], kind, framing, headers, closing))
+        if self._slow_reader and request.on_slow is not None:
+            request.on_slow(True)
+
+    def piece(self, request: Request, data: bytes) -> None:
+        """Write a piece of the current answer (called by `Request.send`)."""
+        if request is self._current and self._transport is not None and data:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if request.chunked else data)
+
+    def end(self, request: Request, data: bytes) -> None:
+        """Write the last piece and the end of the current answer (called by `Request.end`)."""
+        if request is not self._current or self._transport is None:
+            return
+        if not request.chunked:
+            self._transport.write(data)
+        elif data:
+            self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+        else:
+            self._transport.write(b"0\r\n\r\n")
+        self._answered(self._is_last(request))
+
+    def _is_last(self, request: Request) -> bool:
+        after = self._close_after
+        return after is request or after is True or (self._server.closing and not self._waiting)
+
+    def _answered(self, last: bool) -> None:
+        """The current request has its answer; go on to the next, or close."""
         self._current = None
         self._since = time.monotonic()
-        if last:
+        if last and self._transport is not None:
             self._close_after = True
             self._transport.close()
         elif self._waiting or self._failure is not None:
@@ -284,11 +324,21 @@ class Connection(asyncio.Protocol):
         """Say what is wrong and close: what follows on this connection cannot be trusted."""
         if self._transport is None or self._close_after is True:
             return
-        body = error_body(message)
+        body = self._server.wording(self._url, status, message)
         head = b"%b%b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n" % (_LINES[status], JSON, len(body), headers)
         self._close_after = True
+        self._since = time.monotonic()
         self._transport.write(head + body)
-        self._transport.close()
+        if status == 413 and self._transport.can_write_eof():
+            self._transport.write_eof()  # a client that is still sending reads this only if we read on: see `_drop`
+        else:
+            self._transport.close()
+
+    def _drop(self, size: int) -> None:
+        """What follows is not looked at; of a body that is too large a bounded part is taken off the wire."""
+        self._dropped += size
+        if self._dropped > _MOST_DROPPED:
+            self.abort()
 
     # --- deadlines and closing
 
@@ -299,7 +349,8 @@ class Connection(asyncio.Protocol):
                 self.abort()
         elif self._reading:
             if now - self._since > (HEAD_SECONDS if self._in_head else BODY_SECONDS):
-                self._refuse(408, "the request took too long to come in")
+                self._wrong(408, "the request took too long to come in")
+                self._after_reading()  # not into the middle of an answer that is on its way
         elif self._slow_reader:
             if now - self._since > BODY_SECONDS:
                 self.abort()
@@ -308,7 +359,8 @@ class Connection(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         """Close now if nothing is going on, else after the last answer."""
-        if self._current is None and not self._reading and self._transport is not None:
+        refused = self._close_after is True
+        if self._current is None and (refused or not self._reading) and self._transport is not None:
             self._close_after = True
             self._transport.close()
 

@@ -26,6 +26,8 @@ class Beliefs:
     requests_per_day: int = 900
     error_rate: float = 0.0
     latency: float = 0.004
+    version_size: float = 1e6  # bytes of weights
+    converted_size: float = 0.5  # of those of the version that was converted
     truth_after: float = DAY  # when the outcome of a request becomes known
     positive_rate: float = 0.25
     base_loss: float = 0.160  # Brier of a model that knows the season

@@ -90,6 +90,7 @@ def foresee(
     acting = stack.orchestration.model_copy(update={"control": "act"})
     wanting = Desired(stack.model_copy(update={"orchestration": acting}), start.desired.revision, start.desired.down)
     world = fork(start.observed, start.now.wall, start.now.mono, beliefs or Beliefs(), seed)
+    world.expect(stack)
     clock, source = TwinClock(world), TwinSource(world)
     memory, requests = start.memory, start.requests
     steps: list[tuple[float, Step]] = []

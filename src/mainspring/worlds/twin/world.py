@@ -22,8 +22,25 @@ from mainspring.loop.plan import (
     StopProcess,
 )
 from mainspring.loop.ports import Accepted, Refused
-from mainspring.loop.snapshot import DayLoss, GateNumbers, Now, Observed, ProcessSeen, RunSeen, StepSeen, VersionSeen
+from mainspring.loop.snapshot import (
+    CheckNumbers,
+    DayLoss,
+    EvalNumbers,
+    Footprint,
+    GateNumbers,
+    Now,
+    Observed,
+    ProcessSeen,
+    RunSeen,
+    StepSeen,
+    VersionSeen,
+)
+from mainspring.stack.model import Stack
+from mainspring.stack.pipelines import Gates
 from mainspring.worlds.twin.beliefs import DAY, Beliefs, mean_loss, noise
+
+PERFECT = (1.0,) * 40
+"""The scores of an evaluation that nobody has run."""
 
 
 @dataclass(slots=True)
@@ -70,6 +87,7 @@ class TwinWorld:
     routed: list[tuple[float, float, RouteTable]] = field(default_factory=list)  # wall, mono, table
     registry_up: bool = True
     failing: dict[str, str] = field(default_factory=dict)  # run: how it fails
+    gates: dict[str, Gates] = field(default_factory=dict)  # pipeline: what is asked there
     ports: int = 40000
 
     # -- the port -------------------------------------------------------------------------------
@@ -212,6 +230,10 @@ class TwinWorld:
             acked[process.name] = max(taken, default=0)
         return acked
 
+    def expect(self, stack: Stack) -> None:
+        """Believe that what only a real model can show (evaluations, checks of the user's own) is as it should be."""
+        self.gates = {name: pipeline.gates for name, pipeline in stack.pipelines.items()}
+
     # -- runs and versions ----------------------------------------------------------------------
 
     def _run(self, spec: StartRun) -> Accepted:
@@ -257,13 +279,33 @@ class TwinWorld:
         rows = self.beliefs.requests_per_day
         days = []
         for day in held_out:
-            candidate = rows * mean_loss(self.beliefs, self.seed, day, *mine, artefact)
+            candidate = rows * mean_loss(self.beliefs, self.seed, day, *mine, spec.source or artefact)
             champion = rows * mean_loss(self.beliefs, self.seed, day, *theirs, spec.champion) if theirs else math.nan
             days.append(DayLoss(day, rows, candidate, champion))
         champion_auc = 0.7 if theirs else math.nan
-        return GateNumbers(rows * len(days), tuple(days), 0.72, champion_auc, 0.002, champion=spec.champion_version)
+        asked = self.gates.get(spec.pipeline, Gates())
+        compared = PERFECT if spec.champion else ()
+        return GateNumbers(
+            rows * len(days),
+            tuple(days),
+            0.72,
+            champion_auc,
+            0.002,
+            checks=tuple(CheckNumbers(name, passed=True, message="believed to hold") for name in asked.checks),
+            champion=spec.champion_version,
+            evals=tuple(EvalNumbers(name, PERFECT, compared) for name in asked.evals),
+            converted=spec.convert,
+            own=self._footprint(self.beliefs.converted_size) if asked.memory or spec.convert else None,
+            other=self._footprint(1.0) if spec.convert else None,
+        )
+
+    def _footprint(self, share: float) -> Footprint:
+        """Of weights of this share of the bytes that a version has; in memory they are as they were."""
+        return Footprint(int(share * self.beliefs.version_size), 0.0, 0.002, math.nan)
 
     def _learned(self, spec: StartRun) -> tuple[float, float]:
+        if spec.source in self.trained:
+            return self.trained[spec.source]  # converted: it knows what its source knows
         since = spec.since if spec.since is not None else spec.until - 60 * DAY
         return since, spec.until if spec.first else spec.until - 14 * DAY
 

@@ -1,0 +1,43 @@
+"""What both doors of the gateway work with.
+
+Who calls it: `server` makes it; the doors and their exchanges use it. What it must never do: decide anything.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mainspring.gateway.hub import Hub
+from mainspring.gateway.log import Log
+from mainspring.gateway.tokens import Tokens
+from mainspring.wire.http1 import Request
+
+if TYPE_CHECKING:
+    from mainspring.gateway.copies import Copies
+    from mainspring.gateway.mirror import Mirror
+
+AGAIN = b"retry-after: 1\r\n"
+
+
+class Desk:
+    """The parts of one worker."""
+
+    def __init__(
+        self, hub: Hub, log: Log, mirror: Mirror, copies: Copies, tokens: Tokens, upstream_key: bytes = b""
+    ) -> None:
+        self.hub, self.table, self.metrics = hub, hub.table, hub.metrics
+        self.log, self.mirror, self.copies, self.tokens = log, mirror, copies, tokens
+        self.upstream_key = upstream_key  # the lines of a header that replicas are asked with
+        self._stem = os.urandom(10).hex().encode()
+        self._made = 0
+
+    def made_id(self) -> bytes:
+        """An id for a request that has none: 32 hexadecimal digits, never the same twice."""
+        self._made += 1
+        return b"%b%012x" % (self._stem, self._made)
+
+    def reject(self, request: Request, status: int, reason: str, message: str, headers: bytes = b"") -> None:
+        """Refuse a request, in the words of the Open Inference Protocol."""
+        self.metrics.reject(reason)
+        request.fail(status, message, headers)

@@ -1,0 +1,299 @@
+"""The life of one request: routed, sent, held while nobody can take it, sent again once where that is safe, ended.
+
+What this is: a small object driven by callbacks of the client's connection, the replica's, and one clock for all; it
+has no task, future or timer of its own. Who calls it: the doors (live requests) and the mirror (copies), which say by
+their subclasses what is done with the outcome.
+What it must never do: end twice, or leave a request without an end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from mainspring.decide import retry
+from mainspring.gateway.connection import GARBAGE, Link
+from mainspring.gateway.routing import Asked, Endpoint, Revision
+from mainspring.gateway.upstream import Upstream
+
+if TYPE_CHECKING:
+    from mainspring.gateway.hub import Hub
+
+log = logging.getLogger(__name__)
+
+# Where an exchange is.
+NEW, HELD, SENT, FLOWING, DYING, OVER = range(6)
+
+
+class Outcome:
+    """What came of a request."""
+
+    __slots__ = (
+        "body", "code", "compute", "error", "header", "is_answer", "revision", "status", "tries", "upstream",
+        "version", "wait",
+    )  # fmt: skip
+
+    def __init__(self, status: int, body: bytes, tries: int = 1, error: str = "") -> None:
+        self.status = status
+        self.body = body
+        self.revision = self.version = ""
+        self.header = b""  # the revision's name, for a header
+        self.tries = tries
+        self.upstream = 0.0  # seconds of the last try
+        self.compute = 0.0  # seconds that the replica charges
+        self.error = error
+        self.code = ""  # of the error, where its status does not say it
+        self.is_answer = False  # a replica's own answer, whatever its status
+        self.wait = b""  # the replica's `Retry-After`
+
+
+class Exchange:
+    """One request on its way. Subclasses say what is done when it is over."""
+
+    __slots__ = (
+        "asked", "avoid", "body", "due", "endpoint", "fixed", "headers", "hub", "line", "link", "probe", "revision",
+        "route", "sent_at", "state", "streams", "tries", "until", "upstream", "upstream_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, hub: Hub, route: Endpoint, line: bytes, headers: bytes, body: bytes, timeout: float, fixed: str = ""
+    ) -> None:
+        self.hub = hub
+        self.endpoint = route.name
+        self.route = route
+        self.line, self.headers, self.body = line, headers, body
+        self.fixed = fixed  # the revision that has to answer; "" for the one that it falls on
+        self.asked: Asked | None = None
+        self.streams = False
+        self.state = NEW
+        self.until = self.due = time.monotonic() + timeout
+        self.link: Link | None = None
+        self.revision: Revision | None = None
+        self.upstream: Upstream | None = None
+        self.avoid: Upstream | None = None  # the replica that failed it
+        self.probe = False
+        self.tries = 0
+        self.sent_at = 0.0
+        self.upstream_s = 0.0
+
+    # --- what subclasses say
+
+    def chance(self) -> float:
+        """The number in [0, 1) that the revision is chosen by."""
+        return 0.0
+
+    def over(self, outcome: Outcome) -> None:
+        """An answer, or an error before any of it was passed on. Called once, unless the stream has begun."""
+
+    def crashed(self) -> None:
+        """The gateway itself failed while it dealt with the outcome."""
+
+    def begun(self) -> None:
+        """The head of the answer is there: of one that is whole, the first byte has come in time."""
+        if not self.streams:
+            self.due = self.until
+
+    def piece(self, data: bytes) -> None:
+        """A piece of an event stream."""
+
+    def ended(self) -> None:
+        """The event stream has ended as HTTP has it."""
+
+    def cut(self, status: int, message: str) -> None:
+        """An event stream that was being passed on has failed: 502, or 504 when it was too slow."""
+
+    # --- on its way
+
+    def start(self) -> None:
+        """Send it to a replica, or hold it."""
+        self.hub.active.add(self)
+        self.dispatch()
+
+    def dispatch(self, *, woken: bool = False) -> None:
+        """Find a replica and send it there; hold it where there is none."""
+        route = self.hub.table.endpoints.get(self.endpoint)
+        if route is not None:
+            self.route = route
+            revision = route.revisions.get(self.fixed) if self.fixed else route.only or route.choose(self.chance())
+        if route is None or (revision is None and self.fixed):
+            self.fail(404, f"what should answer for `{self.endpoint}` is not there any more", "model_not_found")
+            return
+        self.revision = revision
+        if revision is None or (not woken and self.hub.waits(self)):
+            self._hold(woken)
+            return
+        upstream = revision.replica(self.asked, self.hub.table.orders, self.avoid)
+        if upstream is None:
+            self._hold(woken)
+            return
+        self.state = SENT
+        self.upstream = upstream
+        upstream.outstanding += 1
+        self.probe = not upstream.health.is_good and upstream.health.sent()
+        first = route.routes.first_s
+        if first > 0.0:
+            self.due = min(self.until, time.monotonic() + route.routes.connect_s + first)
+        self.sent_at = time.perf_counter()
+        upstream.send(self, self.line, self.headers, self.body, fresh=self.tries > 0)
+
+    def _hold(self, woken: bool) -> None:
+        self.state, self.due = HELD, self.until
+        self.hub.hold(self, first=woken)
+
+    def release(self) -> None:
+        """It is not with its replica any more."""
+        upstream, self.upstream = self.upstream, None
+        self.link = None
+        if upstream is not None:
+            upstream.outstanding -= 1
+            self.upstream_s = time.perf_counter() - self.sent_at
+            self.hub.freed(self)
+
+    def finish(self) -> None:
+        """It is over: nothing comes after this."""
+        if self.state == HELD:
+            self.hub.let_go(self)
+        self.state = OVER
+        self.hub.active.discard(self)
+
+    def fail(self, status: int, message: str, code: str = "") -> None:
+        """Over, without an answer."""
+        self.finish()
+        outcome = Outcome(status, b"", max(self.tries, 1), message)
+        outcome.code = code
+        self._sign(outcome)
+        self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        try:
+            self.over(outcome)
+        except Exception:  # a fault of ours costs one request, not the gateway, and no client waits for ever
+            log.exception("a request failed inside the gateway")
+            self.crashed()
+
+    def _sign(self, outcome: Outcome) -> None:
+        outcome.upstream = self.upstream_s
+        revision = self.revision
+        if revision is not None:
+            outcome.revision, outcome.version, outcome.header = revision.name, revision.version, revision.header
+
+    # --- what the replica's connection says
+
+    def answered(self, status: int, body: bytes, compute: float, wait: bytes) -> None:
+        """The whole answer is there."""
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.health.answered(status, self.probe)
+        self.release()
+        self.finish()
+        self.route.traffic.served += 1
+        outcome = Outcome(status, body, self.tries + 1, "" if status < 500 else body[:500].decode(errors="replace"))
+        outcome.compute, outcome.wait, outcome.is_answer = compute, wait, True
+        self._sign(outcome)
+        self._settle(outcome)
+
+    def broke(self, failure: int, message: str) -> None:
+        """The replica has failed: refused, closed a connection that was idle, or died."""
+        upstream = self.upstream
+        if upstream is None or self.state == OVER:
+            return
+        now = time.monotonic()
+        upstream.health.failed(now, self.probe)
+        flowing, alone = self.state == FLOWING, upstream.crowd() <= 1
+        self.release()
+        if flowing:
+            self.cut(502, message)
+            return
+        if failure == retry.REFUSED:
+            self.hub.metrics.retry("refused")
+            self.dispatch()
+            return
+        self.tries += 1
+        self.avoid = upstream
+        self.state, self.due = DYING, self.until
+        if failure == GARBAGE:  # whoever sends that is still there
+            self.judge(retry.DIED, message, alone, retry.RUNNING)
+        else:
+            self.hub.post_mortem(self, upstream, failure, message, alone)
+
+    def judge(self, failure: int, message: str, alone: bool, status: int) -> None:
+        """It is known, as far as can be, how the replica ended: send the request again, or say that it failed."""
+        if self.state != DYING:
+            return
+        traffic = self.route.traffic
+        retried, requests = traffic.retries()
+        share = self.route.routes.retry_share
+        if retry.again(failure, 0, self.tries, retried, requests, share, alone, status):
+            traffic.retried += 1
+            self.hub.metrics.retry("stale" if failure == retry.STALE else "died")
+            self.dispatch()
+            return
+        name = self.revision.name if self.revision is not None else self.endpoint
+        ended = "1 replica" if self.tries == 1 else f"{self.tries} replicas"
+        self.fail(502, f"{ended} of `{name}` ended while they had this request: {message}")
+
+    # --- what the clock and the client say
+
+    def late(self, now: float) -> None:
+        """A deadline has passed."""
+        if self.state == HELD:
+            self.fail(503, self._why())
+            return
+        upstream, link = self.upstream, self.link
+        if link is not None:
+            link.abort()
+        if upstream is not None:
+            upstream.health.failed(now, self.probe)
+        flowing = self.state == FLOWING
+        self.release()
+        name = self.revision.name if self.revision is not None else self.endpoint
+        whole = now >= self.until
+        if flowing:
+            self.cut(504, f"the replica of `{name}` sent no more in time" if not whole else "the request took too long")
+        else:
+            self.tries += 1
+            seconds = self.route.timeout if whole else self.route.routes.first_s
+            self.fail(504, f"the replica of `{name}` did not answer within {seconds:g} s")
+
+    def _why(self) -> str:
+        revision, seconds = self.revision, self.route.timeout
+        if revision is None:
+            return f"no version of `{self.endpoint}` takes traffic; waited {seconds:g} s"
+        if revision.is_empty:
+            return f"no replica of `{revision.name}` is ready; waited {seconds:g} s"
+        if any(upstream.usable(time.monotonic()) for upstream in revision.upstreams):
+            return f"the replicas of `{revision.name}` are busy; waited {seconds:g} s"
+        return f"the replicas of `{revision.name}` refuse connections; waited {seconds:g} s"
+
+    def stop(self) -> None:
+        """The gateway ends, and cannot wait for this any longer."""
+        link = self.link
+        if link is not None:
+            link.abort()
+        flowing = self.state == FLOWING
+        self.release()
+        if flowing:
+            self.cut(503, "the gateway was stopped")
+        else:
+            self.fail(503, "the gateway was stopped")
+
+    def gone(self) -> None:
+        """The client has left: the replica is told so at once, by the end of its connection."""
+        if self.state == OVER:
+            return
+        upstream, link = self.upstream, self.link
+        if link is not None:
+            link.abort()
+        if upstream is not None:
+            upstream.health.left(self.probe)
+        self.release()
+        self.finish()
+
+    def slow(self, is_slow: bool) -> None:
+        """The client does not keep up (True), or does again."""
+        if self.link is not None:
+            if is_slow:
+                self.link.pause()
+            else:
+                self.link.resume()

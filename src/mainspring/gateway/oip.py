@@ -1,0 +1,311 @@
+"""The door of the Open Inference Protocol v2: predictions, outcomes that became known, and what there is.
+
+    POST /v2/models/{endpoint}[/versions/{v}]/infer   forwarded to a replica of the revision that the id falls on
+    POST /v2/models/{endpoint}/feedback               outcomes, by the ids of their predictions
+    GET  /v2/models/{endpoint}[/versions/{v}][/ready]
+
+Who calls it: the gateway's server. What it must never do: decode a tensor (but of the binary extension, to make it
+JSON), touch a database, or answer before the record of the answer is written (as far as the disk allows).
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from mainspring.decide.admit import retry_after
+from mainspring.facts.records import TruthRecord
+from mainspring.gateway import binary, wire
+from mainspring.gateway.desk import AGAIN, Desk
+from mainspring.gateway.exchange import OVER, Exchange, Outcome
+from mainspring.gateway.log import Row, row
+from mainspring.gateway.mirror import Copy
+from mainspring.gateway.routing import Asked, Endpoint, Revision, chance
+from mainspring.wire.http1 import Request, error_body
+
+LINE = b"POST /v2/models/-/infer HTTP/1.1\r\n"
+_METADATA = b"GET /v2/models/- HTTP/1.1\r\n"
+_METADATA_SECONDS = 2.0
+_encode = msgspec.json.Encoder().encode
+_IDENTITY = (b"", b"identity")
+
+
+class _Described(msgspec.Struct):
+    """A replica's own metadata."""
+
+    inputs: msgspec.Raw
+    outputs: msgspec.Raw
+
+
+_described = msgspec.json.Decoder(_Described).decode
+
+
+class Prediction(Exchange):
+    """One live request to a predictive endpoint."""
+
+    __slots__ = ("at", "body_asked", "desk", "id", "request", "shown", "split")
+
+    def __init__(
+        self, desk: Desk, request: Request, route: Endpoint, body_asked: wire.Infer, body: bytes, fixed: str
+    ) -> None:
+        self.desk, self.request, self.body_asked = desk, request, body_asked
+        given = body_asked.at() if desk.table.clock == "request" else None
+        self.at = given if given is not None else time.time()
+        if body_asked.id:
+            self.id = body_asked.id
+            self.shown = wire.header_safe(self.id)
+        else:
+            self.shown = desk.made_id()
+            self.id = self.shown.decode()
+        self.split = request.headers.get(route.split_header, b"").decode("latin-1") if route.split_header else ""
+        headers = b"x-request-id: %b\r\n" % self.shown
+        super().__init__(desk.hub, route, LINE, headers, body, route.timeout, fixed)
+        if route.session or desk.table.orders:
+            self.asked = Asked(
+                desk.table.region(request.headers.get(b"x-mainspring-region")),
+                request.headers.get(route.session, b"")[:256] if route.session else b"",
+            )
+
+    def chance(self) -> float:
+        return chance(self.endpoint, self.split or self.id)
+
+    def gone(self) -> None:
+        """Nobody saw an answer, so there is no record of one."""
+        if self.state != OVER:
+            super().gone()
+            self.desk.metrics.gone += 1
+            self.route.traffic.inside -= 1
+
+    def crashed(self) -> None:
+        self.request.fail(500, "the gateway failed; its log says why")
+
+    def over(self, outcome: Outcome) -> None:
+        """Log the outcome; when that is written, answer; when that is sent, copy it to the mirror."""
+        request, desk, route = self.request, self.desk, self.route
+        route.traffic.inside -= 1
+        if not outcome.is_answer:
+            outcome.body = error_body(outcome.error)
+        inputs, outputs = _spliced(self.body_asked, outcome)
+        seconds = time.perf_counter() - request.arrived
+        owes = route.mirror(self.id, outcome.revision) if outcome.status == 200 and inputs is not None else ""
+        record = Row(
+            endpoint=route.name, id=self.id, at=self.at, revision=outcome.revision, version=outcome.version,
+            role="live", status=outcome.status, seconds=seconds, upstream=outcome.upstream, compute=outcome.compute,
+            tries=outcome.tries, inputs=inputs, outputs=outputs, owes=owes, error=outcome.error,
+        )  # fmt: skip
+        copy = Copy(route.name, self.id, owes, self.at, inputs) if owes and inputs is not None else None
+
+        def written(_: bool) -> None:
+            overhead = (time.perf_counter() - request.arrived - outcome.upstream) * 1e6
+            request.reply(
+                outcome.status,
+                outcome.body,
+                b"x-request-id: %b\r\nx-mainspring-revision: %b\r\nx-mainspring-overhead-us: %d\r\n%b"
+                % (self.shown, outcome.header, overhead, AGAIN if outcome.status == 503 else b""),
+            )
+            if copy is not None:
+                desk.mirror.pay(copy)
+
+        place = desk.log.append(row(record), written)
+        if copy is not None:
+            desk.mirror.owe(copy, place)
+        desk.metrics.of(route.name, outcome.revision, "live").add(outcome.status, seconds, outcome.compute)
+
+
+class _Metadata(Exchange):
+    """A question to a replica: which inputs and outputs does the model have?"""
+
+    __slots__ = ("door", "request")
+
+    def __init__(self, door: OipDoor, request: Request, route: Endpoint, revision: Revision) -> None:
+        super().__init__(door.desk.hub, route, _METADATA, b"", b"", _METADATA_SECONDS, revision.name)
+        self.door, self.request = door, request
+        request.on_gone = self.gone
+
+    def crashed(self) -> None:
+        self.request.fail(500, "the gateway failed; its log says why")
+
+    def over(self, outcome: Outcome) -> None:
+        described = None
+        if outcome.status == 200:
+            try:
+                described = _described(outcome.body)
+            except (msgspec.MsgspecError, RecursionError):
+                described = None
+        if described is not None and self.revision is not None:
+            self.door.metadata[self.revision.name] = described
+        self.door.describe(self.request, self.route, described)
+
+
+class OipDoor:
+    """Answers for predictive endpoints."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.metadata: dict[str, _Described] = {}  # by revision
+
+    def handle(self, request: Request, parts: list[bytes]) -> None:
+        """Answer a request for `/v2/models/...`; `parts` are what follows."""
+        name, rest = parts[0], parts[1:]
+        version = ""
+        if len(rest) >= 2 and rest[0] == b"versions":
+            version, rest = rest[1].decode("latin-1"), rest[2:]
+        what = rest[0] if rest else b""
+        route = self.desk.table.endpoints.get(name.decode("latin-1"))
+        wanted = (b"POST",) if what in (b"infer", b"feedback") else (b"GET", b"HEAD")
+        if route is None:
+            self._unknown(request, name)
+        elif len(rest) > 1 or what not in (b"", b"ready", b"infer", b"feedback") or (version and what == b"feedback"):
+            self.desk.reject(request, 404, "path", "there is nothing at this path")
+        elif request.method not in wanted:
+            allow = b"allow: " + b", ".join(wanted) + b"\r\n"
+            self.desk.reject(request, 405, "method", f"this is a `{wanted[0].decode()}`", allow)
+        elif route.auth and not self._let_in(request, route):
+            return
+        elif version and version not in {revision.version for revision in route.revisions.values()}:
+            self.desk.reject(request, 404, "version", f"`{route.name}` has no version `{version:.100}` here")
+        elif what == b"infer":
+            self._infer(request, route, version)
+        elif what == b"feedback":
+            self._feedback(request, route)
+        elif what == b"ready":
+            ready = any(not r.is_empty for r in route.revisions.values() if version in {"", r.version})
+            request.reply(200 if ready else 503, _encode({"name": route.name, "ready": ready}))
+        else:
+            self._metadata(request, route, version)
+
+    def _unknown(self, request: Request, name: bytes) -> None:
+        desk = self.desk
+        if desk.table.epoch is None:
+            message = "there are no routes yet: the gateway has just started"
+            desk.reject(request, 503, "no-routes", message, AGAIN)
+            return
+        there = ", ".join(f"`{known}`" for known, e in desk.table.endpoints.items() if not e.auth) or "none"
+        shown = name.decode(errors="replace")
+        desk.reject(request, 404, "endpoint", f"there is no endpoint `{shown:.100}`; there is {there}")
+
+    def _let_in(self, request: Request, route: Endpoint) -> bool:
+        key = self.desk.tokens.of(request.headers.get(b"authorization"))
+        if key is not None and route.name in key.endpoints:
+            return True
+        message = f"`{route.name}` asks for a token: send `Authorization: Bearer ...` with one that is good for it"
+        self.desk.reject(request, 401, "token", message, b"www-authenticate: Bearer\r\n")
+        return False
+
+    # --- predictions
+
+    def _infer(self, request: Request, route: Endpoint, version: str) -> None:
+        desk = self.desk
+        if route.is_language:
+            desk.reject(request, 400, "kind", f"`{route.name}` is a language model: ask `/v1/chat/completions`")
+            return
+        if request.headers.get(b"content-encoding", b"").lower() not in _IDENTITY:
+            desk.reject(request, 415, "encoding", "compressed bodies are not taken: send the body as it is")
+            return
+        body = request.body
+        try:
+            header = request.headers.get(b"inference-header-content-length")
+            if header is not None:
+                body = binary.to_json(body, header)
+            asked = wire.infer(body)
+            given_id = asked.id or ""
+            given_id.encode()  # half a surrogate pair has no place in a header or a log
+        except binary.NotTensors as error:
+            desk.reject(request, 400, "body", str(error))
+            return
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            said = (
+                "NaN and Infinity are not JSON: write `null` for a missing value"
+                if wire.names_nan(body, error)
+                else str(error)
+            )
+            desk.reject(request, 400, "body", f"not a request of the Open Inference Protocol: {said}")
+            return
+        if len(given_id) > wire.MAX_ID:
+            desk.reject(request, 400, "body", f"`id` has more than {wire.MAX_ID} characters")
+            return
+        traffic = route.traffic
+        if traffic.inside >= route.queue:
+            message = f"`{route.name}` has {traffic.inside} requests waiting, which is its `queue`"
+            wait = b"retry-after: %d\r\n" % retry_after(traffic.inside, traffic.rate())
+            desk.reject(request, 503, "queue", message, wait)
+            return
+        traffic.inside += 1
+        traffic.requests += 1
+        fixed = next((r.name for r in route.revisions.values() if r.version == version), "") if version else ""
+        one = Prediction(desk, request, route, asked, body, fixed)
+        request.on_gone = one.gone
+        one.start()
+
+    # --- outcomes
+
+    def _feedback(self, request: Request, route: Endpoint) -> None:
+        desk = self.desk
+        try:
+            told = wire.feedback(request.body).feedback
+            lines = [_encode(self._truth(route.name, one)) for one in told]
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            wanted = '{"feedback": [{"id": "...", "truth": {"NAME": 1}}]}'
+            desk.reject(request, 400, "feedback", f"not feedback: {error}; write `{wanted}`")
+            return
+        if len(told) > wire.MAX_FEEDBACK or any(len(one.id) > wire.MAX_ID or not one.id for one in told):
+            message = f"at most {wire.MAX_FEEDBACK} outcomes a call, with ids of 1 to {wire.MAX_ID} characters"
+            desk.reject(request, 400, "feedback", message)
+            return
+
+        def written(whole: bool) -> None:
+            if whole:
+                desk.metrics.feedback += len(told)
+                request.reply(200, _encode({"accepted": len(told)}))
+            else:
+                desk.reject(request, 503, "log", "the outcomes could not be written: is the disk full?", AGAIN)
+
+        if not lines:
+            written(True)
+            return
+        for line in lines[:-1]:
+            desk.log.append(line)
+        desk.log.append(lines[-1], written)
+
+    def _truth(self, endpoint: str, told: wire.Told) -> TruthRecord:
+        given = wire.moment(told.at) if self.desk.table.clock == "request" else None
+        truth = {name: float(value) for name, value in told.truth.items()}
+        return TruthRecord(endpoint, told.id, given if given is not None else time.time(), truth)
+
+    # --- what there is
+
+    def _metadata(self, request: Request, route: Endpoint, version: str) -> None:
+        there = [r for r in route.revisions.values() if version in {"", r.version}]
+        known = next((self.metadata[r.name] for r in there if r.name in self.metadata), None)
+        asked = next((r for r in there if not r.is_empty), None)
+        if known is None and asked is not None and not route.is_language:
+            _Metadata(self, request, route, asked).start()
+        else:
+            self.describe(request, route, known)
+
+    def describe(self, request: Request, route: Endpoint, known: _Described | None) -> None:
+        """Say what a model takes and gives, as far as that is known."""
+        nothing = msgspec.Raw(b"[]")
+        said = {
+            "name": route.name,
+            "versions": [revision.version for revision in route.revisions.values()],
+            "platform": "mainspring",
+            "inputs": known.inputs if known is not None else nothing,
+            "outputs": known.outputs if known is not None else nothing,
+        }
+        request.reply(200, _encode(said))
+
+
+def _spliced(asked: wire.Infer, outcome: Outcome) -> tuple[msgspec.Raw | None, msgspec.Raw | None]:
+    """The request's inputs and the answer's outputs as they came, fit for a log line.
+
+    Only an answered request's inputs are kept: the replica has then checked every byte of them.
+    """
+    if outcome.status != 200:
+        return None, None
+    try:
+        return wire.one_line(asked.inputs), wire.one_line(wire.answered(outcome.body).outputs)
+    except msgspec.MsgspecError as error:
+        outcome.error = f"not logged: {error}"
+        return None, None

@@ -1,0 +1,200 @@
+"""The door of OpenAI's API: which request this is, who asks, and whether it is let in.
+
+    GET  /v1/models[/{id}]
+    POST /v1/chat/completions, /v1/completions, /v1/embeddings
+
+Who calls it: the gateway's server. What it must never do: log or forward a token, or answer with a 5xx because of what
+a request says.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mainspring.decide.admit import admit, retry_after
+from mainspring.gateway import asking, errors
+from mainspring.gateway.asking import Asking, Refused
+from mainspring.gateway.completion import Completion
+from mainspring.gateway.desk import AGAIN, Desk
+from mainspring.gateway.routing import Asked, Endpoint
+from mainspring.gateway.tokens import Key
+from mainspring.wire.http1 import Request
+
+PATHS = {
+    b"/v1/chat/completions": (b"POST /v1/chat/completions HTTP/1.1\r\n", "messages"),
+    b"/v1/completions": (b"POST /v1/completions HTTP/1.1\r\n", "prompt"),
+    b"/v1/embeddings": (b"POST /v1/embeddings HTTP/1.1\r\n", "input"),
+}
+_MODELS = b"/v1/models"
+_CHALLENGE = b"www-authenticate: Bearer\r\n"
+_LONGEST_ID = 128
+_ID_BYTES = frozenset(range(0x21, 0x7F))
+_encode = msgspec.json.Encoder().encode
+
+
+class OpenAiDoor:
+    """Answers for endpoints of kind "language"."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._head = b"content-type: application/json\r\n" + desk.upstream_key
+
+    def handle(self, request: Request) -> None:
+        """Answer a request for `/v1/...`, now or later."""
+        path = request.path
+        found = PATHS.get(path)
+        if found is not None:
+            if request.method == b"POST":
+                self._complete(request, *found)
+            else:
+                self.reject(request, 405, "method", "this is a `POST`", headers=b"allow: POST\r\n")
+        elif path == _MODELS or path.startswith(_MODELS + b"/"):
+            if request.method in (b"GET", b"HEAD"):
+                self._models(request, path[len(_MODELS) + 1 :])
+            else:
+                self.reject(request, 405, "method", "this is a `GET`", headers=b"allow: GET, HEAD\r\n")
+        else:
+            self.reject(request, 404, "path", "there is nothing at this path; try `/v1/chat/completions`")
+
+    def reject(
+        self, request: Request, status: int, reason: str, message: str, code: str = "", param: str | None = None,
+        headers: bytes = b"",
+    ) -> None:  # fmt: skip
+        """Refuse a request, in OpenAI's words."""
+        self._desk.metrics.reject(reason)
+        request.reply(status, errors.body(status, message, code, param), self._id_line(request) + headers)
+
+    # --- who asks
+
+    def _key(self, request: Request) -> Key | None:
+        return self._desk.tokens.of(request.headers.get(b"authorization"))
+
+    def _denied(self, request: Request) -> None:
+        given = b"authorization" in request.headers
+        message = "this token is not good, or not any more" if given else "a token is asked for: `Bearer ms_...`"
+        self.reject(request, 401, "token", message, headers=_CHALLENGE)
+
+    def _open(self, key: Key | None) -> list[Endpoint]:
+        """The endpoints that this caller may use."""
+        return [
+            endpoint
+            for endpoint in self._desk.table.endpoints.values()
+            if endpoint.is_language and (not endpoint.auth or (key is not None and endpoint.name in key.endpoints))
+        ]
+
+    def _all_closed(self) -> bool:
+        language = [endpoint for endpoint in self._desk.table.endpoints.values() if endpoint.is_language]
+        return bool(language) and all(endpoint.auth for endpoint in language)
+
+    def _models(self, request: Request, id: bytes) -> None:
+        key = self._key(request)
+        if key is None and self._all_closed():
+            self._denied(request)
+            return
+        there = [{"id": e.name, "object": "model", "created": 0, "owned_by": "mainspring"} for e in self._open(key)]
+        if not id:
+            request.reply(200, _encode({"object": "list", "data": there}), self._id_line(request))
+            return
+        name = id.decode(errors="replace")
+        found = next((model for model in there if model["id"] == name), None)
+        if found is None:
+            self._no_model(request, name, key)
+        else:
+            request.reply(200, _encode(found), self._id_line(request))
+
+    def _no_model(self, request: Request, name: str, key: Key | None) -> None:
+        if key is None and self._all_closed():
+            self._denied(request)
+        elif self._desk.table.epoch is None:
+            message = "there are no routes yet: the gateway has just started"
+            self.reject(request, 503, "no-routes", message, headers=AGAIN)
+        else:
+            message = f"the model `{name:.100}` does not exist, or this token is not for it"
+            self.reject(request, 404, "endpoint", message, "model_not_found", "model")
+
+    # --- completions and embeddings
+
+    def _complete(self, request: Request, line: bytes, wanted: str) -> None:
+        headers = request.headers
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
+            self.reject(request, 415, "encoding", "compressed bodies are not taken: send the body as it is")
+            return
+        try:
+            said = asking.read(request.body, wanted)
+        except Refused as error:
+            self.reject(request, 400, "body", error.message, param=error.param)
+            return
+        route = self._desk.table.endpoints.get(said.model)
+        key = None
+        if route is None or not route.is_language:
+            self._no_model(request, said.model, self._key(request))
+            return
+        if route.auth:
+            key = self._key(request)
+            if key is None:
+                self._denied(request)
+                return
+            if said.model not in key.endpoints:
+                self._no_model(request, said.model, key)
+                return
+        self._admit(request, route, said, line, wanted, key)
+
+    def _admit(
+        self, request: Request, route: Endpoint, said: Asking, line: bytes, wanted: str, key: Key | None
+    ) -> None:
+        traffic = route.traffic
+        if traffic.inside >= route.queue:
+            status = admit(traffic.inside, route.queue, route.free())
+            wait = b"retry-after: %d\r\n" % retry_after(traffic.inside, traffic.rate())
+            message = f"`{route.name}` has {traffic.inside} requests waiting, which is its `queue`"
+            code = "overloaded" if status == 503 else ""
+            self.reject(request, status, "queue", message, code, headers=wait)
+            return
+        body, hide = request.body, False
+        if said.stream:
+            try:
+                body, hide = asking.with_usage(body, said)
+            except Refused as error:
+                self.reject(request, 400, "body", error.message, param=error.param)
+                return
+        traffic.inside += 1
+        traffic.requests += 1
+        shown = self.id_of(request)
+        one = Completion(self._desk, request, route, (line, self._head), shown, body)
+        if said.stream:
+            one.stream(hide)
+        if route.split:
+            one.split = _split(request, route, said)
+        if route.routes.prefix or route.session or self._desk.table.orders:
+            one.asked = self._asked(request, route, said, wanted, key)
+        request.on_gone = one.gone
+        one.start()
+
+    def _asked(self, request: Request, route: Endpoint, said: Asking, wanted: str, key: Key | None) -> Asked:
+        """What the request's route depends on."""
+        table = self._desk.table
+        asked = Asked(table.region(request.headers.get(b"x-mainspring-region")))
+        if route.session:
+            asked.session = request.headers.get(route.session, b"")[:256]
+        if route.routes.prefix and wanted != "input":
+            # Of another caller's prompt nothing is to be learnt by how soon an answer comes: hence the key.
+            salt = b"%b\0%b" % (route.encoded, key.id.encode("utf-8", "surrogatepass") if key is not None else b"")
+            asked.blocks = table.beliefs.prefixes.blocks(bytes(getattr(said, wanted)), salt)
+        return asked
+
+    def id_of(self, request: Request) -> bytes:
+        """The client's `x-request-id` if it can stand in a header and a log, else one of ours."""
+        given = request.headers.get(b"x-request-id")
+        if given is not None and 0 < len(given) <= _LONGEST_ID and _ID_BYTES.issuperset(given):
+            return given
+        return self._desk.made_id()
+
+    def _id_line(self, request: Request) -> bytes:
+        return b"x-request-id: %b\r\n" % self.id_of(request)
+
+
+def _split(request: Request, route: Endpoint, said: Asking) -> str:
+    """What a revision is chosen by instead of the id; "" for the id."""
+    if route.split == "user":
+        return said.user or ""
+    return request.headers.get(route.split_header, b"").decode("latin-1")

@@ -1,0 +1,225 @@
+"""Where one request goes: the arrays that the functions of `decide` are asked with.
+
+What this is: endpoints and revisions as the gateway holds them, made anew from each route table.
+Who calls it: `table` makes them, exchanges ask them. What it must never do: decide; that is done in `decide`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mainspring.decide import affinity, nearest, pick
+from mainspring.decide.routes import EndpointRoutes, RevisionRoute
+from mainspring.gateway.prefix import Blocks, PrefixIndex
+from mainspring.gateway.upstream import Upstream
+
+_SESSIONS = 65_536
+_WINDOW = 5.0  # seconds; a rate is of this and of the window before it
+_Counts = npt.NDArray[np.integer[Any]]
+
+
+class Asked(msgspec.Struct):
+    """What of a request its route depends on."""
+
+    region: int = -1
+    session: bytes = b""
+    blocks: Blocks = ()
+
+
+class Sessions:
+    """Which replica a session was with, for the sessions of late."""
+
+    def __init__(self, capacity: int = _SESSIONS) -> None:
+        self._capacity = capacity
+        self._at: OrderedDict[tuple[str, bytes], str] = OrderedDict()
+
+    def of(self, revision: str, session: bytes) -> str:
+        """The address of its replica; "" when it is not known."""
+        return self._at.get((revision, session), "")
+
+    def note(self, revision: str, session: bytes, address: str) -> None:
+        """It is with this replica now."""
+        key = (revision, session)
+        self._at[key] = address
+        self._at.move_to_end(key)
+        if len(self._at) > self._capacity:
+            self._at.popitem(last=False)
+
+
+class Beliefs:
+    """What outlives a route table: sessions, and what replicas have cached."""
+
+    def __init__(self) -> None:
+        self.sessions = Sessions()
+        self.prefixes = PrefixIndex()
+        self.predicted_blocks: dict[str, int] = {}  # by revision: blocks that the replica chosen was believed to have
+        self.blocks: dict[str, int] = {}
+
+
+class Traffic:
+    """What is going on at one endpoint, whatever table is in force: who is inside, and the rates of late."""
+
+    __slots__ = ("_before", "_rolled", "inside", "requests", "retried", "served")
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.requests = self.retried = self.served = 0  # of the window
+        self._before = (0, 0, 0)
+        self._rolled = 0.0
+
+    def roll(self, now: float) -> None:
+        """Begin a new window when it is time."""
+        if now - self._rolled >= _WINDOW:
+            self._before = (self.requests, self.retried, self.served)
+            self.requests = self.retried = self.served = 0
+            self._rolled = now
+
+    def retries(self) -> tuple[int, int]:
+        """Retries and requests of late."""
+        return self.retried + self._before[1], self.requests + self._before[0]
+
+    def rate(self) -> float:
+        """Answers a second, of late."""
+        return (self.served + self._before[2]) / (2 * _WINDOW)
+
+
+class Revision:
+    """One version behind an endpoint, with its replicas."""
+
+    def __init__(
+        self, route: RevisionRoute, upstreams: list[Upstream], routes: EndpointRoutes, beliefs: Beliefs
+    ) -> None:
+        self.name, self.version = route.name, route.version
+        self.header = route.name.encode("ascii", "replace")
+        self.upstreams = upstreams
+        self._beliefs = beliefs
+        self._slots = routes.slots
+        self._most = routes.slots + max(1, routes.slots // 4) if routes.slots else 0  # requests with one replica
+        self._regions = len({upstream.region for upstream in upstreams}) > 1
+        self._start = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no replica is ready."""
+        return not self.upstreams
+
+    def free(self, now: float) -> int:
+        """Requests that its replicas could take at once; -1 when none can be asked, 1 when slots are not known."""
+        ready = [upstream for upstream in self.upstreams if upstream.usable(now)]
+        if not ready:
+            return -1
+        return sum(max(self._slots - upstream.outstanding, 0) for upstream in ready) if self._slots else 1
+
+    def replica(
+        self, asked: Asked | None, orders: Sequence[Sequence[int]], avoid: Upstream | None = None
+    ) -> Upstream | None:
+        """The replica for the next request; None when none is there, or all have just refused, or all are full.
+
+        `avoid` is not taken while there is another.
+        """
+        now = time.monotonic()
+        ready = [upstream for upstream in self.upstreams if upstream.usable(now)]
+        if self._regions and asked is not None and 0 <= asked.region < len(orders):
+            ready = self._near(ready, orders[asked.region])
+        if avoid is not None and len(ready) > 1:
+            ready = [upstream for upstream in ready if upstream is not avoid]
+        most = self._most
+        if most and all(upstream.outstanding >= most for upstream in ready):
+            return None
+        if len(ready) < 2:
+            if not ready:
+                return None
+            index = 0
+        else:
+            self._start = (self._start + 1) % len(ready)
+            index = self._choose(ready, asked)
+        chosen = ready[index]
+        if asked is not None:
+            if asked.session:
+                self._beliefs.sessions.note(self.name, asked.session, chosen.address)
+            if asked.blocks:
+                self._note(asked.blocks, chosen)
+        return chosen
+
+    def _choose(self, ready: list[Upstream], asked: Asked | None) -> int:
+        outstanding = [upstream.outstanding for upstream in ready]
+        if asked is None or not (asked.session or asked.blocks):
+            return pick.replica(cast("_Counts", outstanding), self._start)
+        addresses = [upstream.address for upstream in ready]
+        sticky = -1
+        if asked.session:
+            known = self._beliefs.sessions.of(self.name, asked.session)
+            sticky = addresses.index(known) if known in addresses else -1
+        hits = self._beliefs.prefixes.hits(asked.blocks, addresses)
+        return affinity.choose(outstanding, self._slots, hits, len(asked.blocks), sticky, self._start)
+
+    def _note(self, blocks: Blocks, chosen: Upstream) -> None:
+        beliefs, name = self._beliefs, self.name
+        [had] = beliefs.prefixes.hits(blocks, (chosen.address,))
+        beliefs.predicted_blocks[name] = beliefs.predicted_blocks.get(name, 0) + had
+        beliefs.blocks[name] = beliefs.blocks.get(name, 0) + len(blocks)
+        beliefs.prefixes.note(blocks, chosen.address)
+
+    def _near(self, ready: list[Upstream], order: Sequence[int]) -> list[Upstream]:
+        count, free = [0] * (max(order, default=-1) + 1), [0] * (max(order, default=-1) + 1)
+        for upstream in ready:
+            if 0 <= upstream.region < len(count):
+                count[upstream.region] += 1
+                free[upstream.region] += max(self._slots - upstream.outstanding, 0) if self._slots else 1
+        region = nearest.region(order, count, free)
+        return [upstream for upstream in ready if upstream.region == region] if region >= 0 else ready
+
+
+class Endpoint:
+    """One endpoint, with its revisions."""
+
+    def __init__(self, name: str, routes: EndpointRoutes, revisions: list[Revision], traffic: Traffic) -> None:
+        self.name = name
+        self.encoded = name.encode("utf-8", "surrogatepass")
+        self.routes = routes
+        self.timeout, self.queue = routes.timeout_s, routes.queue
+        self.is_language, self.auth = routes.kind == "language", routes.auth
+        self.session = routes.session.lower().encode()
+        self.split = routes.split
+        self.split_header = routes.split.lower().encode() if routes.split not in {"", "user"} else b""
+        self.traffic = traffic
+        self.revisions = {revision.name: revision for revision in revisions}
+        self.only = revisions[0] if len(revisions) == 1 else None
+        self._ordered = revisions
+        self._weights = cast("_Counts", [route.weight for route in routes.revisions])
+        self._mirror, self._mirror_share = routes.mirror, routes.mirror_share
+        self.mirrors = bool(routes.mirror) and routes.mirror_share > 0
+
+    def choose(self, u: float) -> Revision | None:
+        """The revision that `u` falls on; None when no revision has a weight."""
+        if self.only is not None:
+            return self.only
+        index = pick.revision(u, self._weights)
+        return self._ordered[index] if index >= 0 else None
+
+    def mirror(self, id: str, live: str) -> str:
+        """The name of the revision that gets a copy of this request; "" for none."""
+        name = self._mirror
+        if not name or name == live or name not in self.revisions:
+            return ""
+        return name if pick.mirrored(chance(self.name, id, b"mirror"), self._mirror_share) else ""
+
+    def free(self) -> int:
+        """Requests that its replicas could take at once; -1 when none can be asked."""
+        now = time.monotonic()
+        each = [revision.free(now) for revision in self.revisions.values()]
+        return max(each, default=-1)
+
+
+def chance(endpoint: str, id: str, salt: bytes = b"revision") -> float:
+    """A number in [0, 1) of the request's own: the same for the same id, whichever worker asks."""
+    key = f"{endpoint}\0{id}".encode("utf-8", "surrogatepass")
+    return pick.unit(int.from_bytes(hashlib.blake2b(key, digest_size=8, person=salt).digest(), "big"))

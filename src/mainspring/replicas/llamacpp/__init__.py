@@ -1,0 +1,1 @@
+"""The language-model replica: llama.cpp behind its own HTTP server, in OpenAI's API."""
