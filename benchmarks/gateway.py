@@ -25,7 +25,7 @@ from figures import Figure, figure, table, write
 from serving.client import Call, Client, request
 from serving.contenders import PATH, SIZE, Bench, Contender, chat_bodies, versions
 from serving.intervals import median, quantile, spread
-from serving.noise import Watch, cpu, pss
+from serving.noise import Watch, awake, cpu, pss
 from serving.saturation import CONNECTIONS, Saturated, saturate
 
 from mainspring.wire.process import allow_files
@@ -74,6 +74,7 @@ class Seen:
     """All that was measured, by way, in order of rounds."""
 
     saturated: dict[str, list[Saturated]] = field(default_factory=dict)
+    awake: dict[str, list[Saturated]] = field(default_factory=dict)  # the same while idle cores do not sleep
     unary: dict[str, list[Timed]] = field(default_factory=dict)
     streams: dict[str, list[Timed]] = field(default_factory=dict)
     large: dict[str, list[Timed]] = field(default_factory=dict)
@@ -211,6 +212,9 @@ def measure(bench: Bench, size: Size, seen: Seen) -> None:
         saturate(bench, bench.ways[name], path, 1)
     with told(bench, seen, "saturation"):
         in_turn(bench, ways, size.rounds, seen.saturated, lambda b, w, _: saturate(b, w, path, size.saturation))
+    with told(bench, seen, "saturation, cores awake"), awake() as allowed:
+        if allowed:
+            in_turn(bench, ways[1:], 3, seen.awake, lambda b, w, _: saturate(b, w, path, size.saturation))
     once: Callable[..., Any] = functools.partial(unary_round, rate=RATE, seconds=size.unary, bodies=bodies)
     with told(bench, seen, f"unary, {RATE:.0f} requests/s"):
         in_turn(bench, ways, size.rounds, seen.unary, once)
@@ -290,22 +294,25 @@ def saturation_figures(seen: Seen, pairs: dict[str, list[Saturated]]) -> list[Fi
     text = f"nginx: {by['nginx']:.0f}; asked directly: {by['direct']:.0f}; rounds {spread(own, 5)}"
     made = [figure("saturation on one worker", by["gateway"], "requests/s", text)]
     made.append(ratio_figure("nginx", seen.saturated, 0.25))
+    if "gateway" in seen.awake:
+        made.append(ratio_figure("nginx", seen.awake, 0.25, ", cores awake"))
     made.append(figure("CPU of one request", cpu["gateway"], "us", f"nginx: {cpu['nginx']:.1f} us"))
     if "litellm" in pairs and "gateway" in pairs:
         made.append(ratio_figure("litellm", pairs, 100))
     return made
 
 
-def ratio_figure(peer: str, rounds: dict[str, list[Saturated]], aim: float) -> Figure:
+def ratio_figure(peer: str, rounds: dict[str, list[Saturated]], aim: float, how: str = "") -> Figure:
     """The gateway's throughput over a peer's, for the share of the core that each had: others may have had the rest."""
     pairs = list(zip(rounds["gateway"], rounds[peer], strict=True))
     ratios = [a.per_core / b.per_core for a, b in pairs]
     plain = median([a.rate / b.rate for a, b in pairs])
-    text = f"{peer}: {median([b.per_core for _, b in pairs]):.0f} requests/s of a whole core; rounds {spread(ratios)}; "
+    text = f"{peer}: {median([b.per_core for _, b in pairs]):.0f} requests/s of a whole core, "
+    text += f"gateway {median([a.per_core for a, _ in pairs]):.0f}; rounds {spread(ratios)}; "
     text += (
         f"{plain:.3g} with {median([a.busy for a, _ in pairs]):.2f} and {median([b.busy for _, b in pairs]):.2f} cores"
     )
-    return figure(f"saturation, ratio to {peer}", median(ratios), "", text, at_least=aim)
+    return figure(f"saturation, ratio to {peer}{how}", median(ratios), "", text, at_least=aim)
 
 
 def memory_figures(seen: Seen) -> list[Figure]:

@@ -94,7 +94,9 @@ def test_asks_for_a_token(site: Site, address: str) -> None:
     gateway = site.gateway("gateway-keys", *words)
     with_key = gateway.wait_ready()
     replica = next(p.address for p in site.processes if p.name == "delay-1-0")
-    site.route([("delay-1", 10_000, [replica])], auth=True, wait=["gateway-keys", "gateway-0"])
+    second = next(p.address for p in site.processes if p.name == "delay-2-0")
+    both = [("delay-1", 10_000, [replica]), ("delay-2", 0, [second])]
+    site.route(both, auth=True, wait=["gateway-keys", "gateway-0"])
     asked = [("POST", "/v2/models/delay/infer", infer_body(X)), ("GET", "/v2/models/delay", None),
              ("POST", "/v2/models/delay/feedback", b'{"feedback":[]}')]  # fmt: skip
     for method, path, body in asked:
@@ -106,4 +108,5 @@ def test_asks_for_a_token(site: Site, address: str) -> None:
                 assert reply.headers["www-authenticate"] == "Bearer"
                 assert isinstance(reply.json()["error"], str)
     assert call(address, *asked[0]).status == 401
+    site.route(both, wait=["gateway-keys", "gateway-0"])  # as the other tests want it
     assert gateway.stop() == 0

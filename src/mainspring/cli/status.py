@@ -133,16 +133,8 @@ def _spoken(told: Json) -> str:
         row["first token"] = " / ".join(f"<{length(edge)}" for edge in edges) if edges[0] is not None else " "
         row["cut"] = one["cut"]
         rows.append(row)
-    columns = [
-        "spoken",
-        "answers",
-        "tokens in",
-        "out",
-        "cached",
-        "guessed",
-        ("first token p50/p95", "first token"),
-        "cut",
-    ]
+    first: Column = ("first token p50/p95", "first token")
+    columns: list[Column] = ["spoken", "answers", "tokens in", "out", "cached", "guessed", first, "cut"]
     return table(rows, columns) if rows else ""
 
 

@@ -81,7 +81,8 @@ def _start(endpoint_name: str, endpoint: Endpoint, version: VersionSeen, name: s
         threads=endpoint.threads,
         batch_size=endpoint.batch.size,
         batch_wait=endpoint.batch.wait,
-        options=endpoint.words,
+        # What it has begun when it is told to stop gets as long as the gateway would give it.
+        options=(*endpoint.words, "--drain", f"{endpoint.deadline:g}") if endpoint.is_language else endpoint.words,
         region=region,
     )
 

@@ -10,7 +10,8 @@ import json
 import math
 from dataclasses import asdict, replace
 
-from mainspring.decide.gate import Verdict, judge, seed_of
+from mainspring.decide.gate import judge, seed_of
+from mainspring.decide.verdict import Verdict
 from mainspring.loop.draft import Draft
 from mainspring.loop.memory import ModelMemory, RunMemory
 from mainspring.loop.plan import RecordVerdict, RegisterVersion, SetAlias
