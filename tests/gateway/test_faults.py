@@ -389,3 +389,20 @@ def test_sigstop_is_not_death(stage: Stage) -> None:
 
     assert all(told.is_done for told in asyncio.run(run()))
     assert call(stage.address, "GET", "/v2/health/live").status == 200
+
+
+def test_work_is_given_back(stage: Stage) -> None:
+    """However requests end, the work that a replica was believed to have is believed no longer."""
+    fakes = stage.fakes(3)
+    stage.route(fakes, prefix=True, retry_share=10_000)
+    words = "word " * 200
+    faults = ["fake:tokens=5", "fake:error-500", "fake:reset-mid-stream", "fake:garbage", "fake:tokens=20 fake:gap-ms=5"]
+
+    async def all_of_them() -> list[Told]:
+        asked = [stage.asking(f"{words} {n} {faults[n % 5]}", f"work-{n}", stream=n % 3 > 0) for n in range(30)]
+        return list(await asyncio.gather(*asked))
+
+    assert len(asyncio.run(all_of_them())) == 30
+    assert stage.metric("mainspring_prefix_blocks_total") > 0
+    within(5.0, lambda: stage.metric("mainspring_outstanding") == 0)
+    assert stage.metric("mainspring_work_blocks") == 0

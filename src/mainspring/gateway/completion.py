@@ -145,6 +145,7 @@ class Completion(Exchange):
         if upstream is not None:
             upstream.health.answered(200, self.probe)
             self.probe = False
+        self.prefilled()
         self.first = now - request.arrived
         words = self.counts().of_words()
         words.ttft.add(self.first)

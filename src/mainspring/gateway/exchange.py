@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mainspring.decide import retry
+from mainspring.decide.affinity import EACH
 from mainspring.gateway.connection import GARBAGE, Link
 from mainspring.gateway.routing import Asked, Endpoint, Revision
 from mainspring.gateway.upstream import Upstream
@@ -52,8 +53,8 @@ class Exchange:
     """One request on its way. Subclasses say what is done when it is over."""
 
     __slots__ = (
-        "asked", "avoid", "body", "due", "endpoint", "fixed", "headers", "hub", "line", "link", "probe", "revision",
-        "route", "sent_at", "state", "streams", "tries", "until", "upstream", "upstream_s",
+        "asked", "avoid", "body", "due", "endpoint", "fixed", "headers", "hub", "line", "link", "prefill", "probe",
+        "revision", "route", "sent_at", "state", "streams", "tries", "until", "upstream", "upstream_s",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.avoid: Upstream | None = None  # the replica that failed it
         self.probe = False
+        self.prefill = 0  # blocks of work that its replica has to do before the first token
         self.tries = 0
         self.sent_at = 0.0
         self.upstream_s = 0.0
@@ -130,6 +132,8 @@ class Exchange:
         self.state = SENT
         self.upstream = upstream
         upstream.outstanding += 1
+        self.prefill = self.asked.missing if self.asked is not None else 0
+        upstream.work += EACH + self.prefill
         self.probe = not upstream.health.is_good and upstream.health.sent()
         first = route.routes.first_s
         if first > 0.0:
@@ -141,12 +145,20 @@ class Exchange:
         self.state, self.due = HELD, self.until
         self.hub.hold(self, first=woken)
 
+    def prefilled(self) -> None:
+        """The first token is there: what is left is to decode."""
+        upstream = self.upstream
+        if upstream is not None and self.prefill:
+            upstream.work -= self.prefill
+            self.prefill = 0
+
     def release(self) -> None:
         """It is not with its replica any more."""
         upstream, self.upstream = self.upstream, None
         self.link = None
         if upstream is not None:
             upstream.outstanding -= 1
+            upstream.work -= EACH + self.prefill
             self.upstream_s = time.perf_counter() - self.sent_at
             self.hub.freed(self)
 

@@ -32,6 +32,7 @@ class Asked(msgspec.Struct):
     region: int = -1
     session: bytes = b""
     blocks: Blocks = ()
+    missing: int = 0  # of the blocks, those that the replica it was sent to was not believed to have
 
 
 class Sessions:
@@ -146,27 +147,30 @@ class Revision:
             if asked.session:
                 self._beliefs.sessions.note(self.name, asked.session, chosen.address)
             if asked.blocks:
-                self._note(asked.blocks, chosen)
+                asked.missing = self._note(asked.blocks, chosen)
         return chosen
 
     def _choose(self, ready: list[Upstream], asked: Asked | None) -> int:
-        outstanding = [upstream.outstanding for upstream in ready]
+        work = [upstream.work for upstream in ready]
         if asked is None or not (asked.session or asked.blocks):
-            return pick.replica(cast("_Counts", outstanding), self._start)
+            return pick.replica(cast("_Counts", work), self._start)
         addresses = [upstream.address for upstream in ready]
         sticky = -1
         if asked.session:
             known = self._beliefs.sessions.of(self.name, asked.session)
             sticky = addresses.index(known) if known in addresses else -1
         hits = self._beliefs.prefixes.hits(asked.blocks, addresses)
-        return affinity.choose(outstanding, self._slots, hits, len(asked.blocks), sticky, self._start)
+        total = len(asked.blocks)
+        return affinity.choose(work, self._slots, hits, total, sticky, self._start, total)
 
-    def _note(self, blocks: Blocks, chosen: Upstream) -> None:
+    def _note(self, blocks: Blocks, chosen: Upstream) -> int:
+        """Believe that the replica will have the prompt; returns the blocks that it has to read for it."""
         beliefs, name = self._beliefs, self.name
         [had] = beliefs.prefixes.hits(blocks, (chosen.address,))
         beliefs.predicted_blocks[name] = beliefs.predicted_blocks.get(name, 0) + had
         beliefs.blocks[name] = beliefs.blocks.get(name, 0) + len(blocks)
         beliefs.prefixes.note(blocks, chosen.address)
+        return len(blocks) - had
 
     def _near(self, ready: list[Upstream], order: Sequence[int]) -> list[Upstream]:
         count, free = [0] * (max(order, default=-1) + 1), [0] * (max(order, default=-1) + 1)

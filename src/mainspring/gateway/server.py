@@ -97,6 +97,7 @@ class Gateway:
                     yield f"mainspring_breaker_open{{{one}}} {int(upstream.health.is_open)}"
                     yield f"mainspring_ejected{{{one}}} {int(upstream.health.ejected_at >= 0)}"
                     yield f"mainspring_outstanding{{{one}}} {upstream.outstanding}"
+                    yield f"mainspring_work_blocks{{{one}}} {upstream.work}"
                 beliefs = self._desk.table.beliefs
                 if revision.name in beliefs.blocks:
                     had, all_ = beliefs.predicted_blocks[revision.name], beliefs.blocks[revision.name]

@@ -53,7 +53,8 @@ class Upstream:
         self.name = ""  # of its process
         self.region = -1
         self.head = b""
-        self.outstanding = 0
+        self.outstanding = 0  # requests
+        self.work = 0  # the same in blocks: each request is one, and the prefill that it still waits for
         self.health = Health()
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
