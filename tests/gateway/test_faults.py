@@ -396,7 +396,7 @@ def test_work_is_given_back(stage: Stage) -> None:
     fakes = stage.fakes(3)
     stage.route(fakes, prefix=True, retry_share=10_000)
     words = "word " * 200
-    faults = ["fake:tokens=5", "fake:error-500", "fake:reset-mid-stream", "fake:garbage", "fake:tokens=20 fake:gap-ms=5"]
+    faults = ["fake:tokens=5", "fake:error-500", "fake:reset-mid-stream", "fake:garbage", "fake:gap-ms=5"]
 
     async def all_of_them() -> list[Told]:
         asked = [stage.asking(f"{words} {n} {faults[n % 5]}", f"work-{n}", stream=n % 3 > 0) for n in range(30)]
