@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from mainspring.gateway import errors
 from mainspring.testing.language_conformance import LanguageConformance, LanguageServer
 from mainspring.testing.serving import Process, Reply, Site, call
 from mainspring.testing.streaming import ask_now, chat
@@ -391,3 +392,12 @@ def test_mirror(door: Door) -> None:
             assert roles["mirror"]["output_tokens"] == roles["live"]["output_tokens"]
     finally:
         door.route()
+
+
+def test_a_too_long_embedding_is_the_clients_fault() -> None:
+    """llama.cpp answers it with 500; the client gets a 400 with OpenAI's code."""
+    answer = b'{"error":{"code":500,"message":"input (900 tokens) is too large to process","type":"server_error"}}'
+    status, body = errors.normalised(500, answer)
+    assert status == 400
+    assert json.loads(body)["error"]["code"] == "context_length_exceeded"
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"

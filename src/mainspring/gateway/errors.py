@@ -32,7 +32,10 @@ _KINDS: dict[int, tuple[str, str]] = {
     504: ("server_error", "timeout"),
 }
 _LONGEST = 2000  # characters of an engine's message
-_CONTEXT = ("context length", "context size", "context_length", "exceed_context_size", "maximum context")
+_CONTEXT = (
+    "context length", "context size", "context_length", "exceed_context_size", "maximum context",
+    "too large to process",  # llama.cpp of an embedding, with status 500
+)  # fmt: skip
 
 
 def kind(status: int) -> tuple[str, str]:
