@@ -363,7 +363,8 @@ def test_client_leaves(door: Door) -> None:
 
 def test_metrics(door: Door) -> None:
     """Tokens, times to the first token and ends of streams are counted by endpoint and revision."""
-    list(door.client.chat.completions.create(model="chat", messages=HI, stream=True))
+    slow: list[Any] = [{"role": "user", "content": "fake:tokens=4 fake:gap-ms=10"}]  # so that it comes in pieces
+    list(door.client.chat.completions.create(model="chat", messages=slow, stream=True))
     text = call(door.address, "GET", "/metrics").body.decode()
     labels = 'endpoint="chat",revision="chat-1",role="live"'
     for name in (f"mainspring_ttft_seconds_count{{{labels}}}", f'mainspring_tokens_total{{{labels},kind="output"}}',

@@ -34,7 +34,7 @@ class EndpointRoutes:
     auth: bool = False  # a bearer token is asked for
     slots: int = 0  # requests that one replica works on at once; 0: not known
     connect_s: float = 1.0  # to a replica's port
-    first_s: float = 0.0  # from the last byte sent to the first byte of the answer; 0: only `timeout_s` holds
+    first_s: float = 0.0  # to the first byte of an answer (a language model's: of a stream); 0: only `timeout_s` holds
     idle_s: float = 0.0  # between two pieces of a streamed answer; 0: only `timeout_s` holds
     keep_alive: bool = True  # connections to replicas are used again
     prefix: bool = False  # a prompt that begins like an earlier one goes where that one went, load allowing

@@ -136,7 +136,8 @@ class Exchange:
         upstream.work += EACH + self.prefill
         self.probe = not upstream.health.is_good and upstream.health.sent()
         first = route.routes.first_s
-        if first > 0.0:
+        # The first byte of a language model's whole answer comes when all of it is made: only `timeout_s` holds then.
+        if first > 0.0 and (self.streams or not route.is_language):
             self.due = min(self.until, time.monotonic() + route.routes.connect_s + first)
         self.sent_at = time.perf_counter()
         upstream.send(self, self.line, self.headers, self.body, fresh=self.tries > 0)

@@ -178,7 +178,10 @@ class OpenAiDoor:
             asked.session = request.headers.get(route.session, b"")[:256]
         if route.routes.prefix and wanted != "input":
             # Of another caller's prompt nothing is to be learnt by how soon an answer comes: hence the key.
-            salt = b"%b\0%b" % (route.encoded, key.id.encode("utf-8", "surrogatepass") if key is not None else b"")
+            name = key.id if key is not None else ""
+            salt = route.salts.get(name)
+            if salt is None:
+                salt = route.salts[name] = b"%b\0%b" % (route.encoded, name.encode("utf-8", "surrogatepass"))
             asked.blocks = table.beliefs.prefixes.blocks(bytes(getattr(said, wanted)), salt)
         return asked
 

@@ -77,9 +77,11 @@ class PrefixIndex:
             seen = self._seen[address] = OrderedDict()
         move = seen.move_to_end
         for block in reversed(blocks):
-            seen[block] = None
-            move(block)
-        for _ in range(len(seen) - self._capacity):
+            if block in seen:
+                move(block)
+            else:
+                seen[block] = None
+        while len(seen) > self._capacity:
             seen.popitem(last=False)
 
     def forget(self, address: str) -> None:

@@ -26,7 +26,7 @@ _WINDOW = 5.0  # seconds; a rate is of this and of the window before it
 _Counts = npt.NDArray[np.integer[Any]]
 
 
-class Asked(msgspec.Struct):
+class Asked(msgspec.Struct, gc=False):
     """What of a request its route depends on."""
 
     region: int = -1
@@ -61,8 +61,8 @@ class Beliefs:
     def __init__(self) -> None:
         self.sessions = Sessions()
         self.prefixes = PrefixIndex()
-        self.predicted_blocks: dict[str, int] = {}  # by revision: blocks that the replica chosen was believed to have
-        self.blocks: dict[str, int] = {}
+        # By revision: blocks that the replica chosen was believed to have, and blocks in all.
+        self.blocks: dict[str, list[int]] = {}
 
 
 class Traffic:
@@ -102,6 +102,8 @@ class Revision:
         self.header = route.name.encode("ascii", "replace")
         self.upstreams = upstreams
         self._beliefs = beliefs
+        self._blocks = beliefs.blocks.setdefault(route.name, [0, 0])
+        self._addresses = [upstream.address for upstream in upstreams]
         self._slots = routes.slots
         self._most = routes.slots + max(1, routes.slots // 4) if routes.slots else 0  # requests with one replica
         self._regions = len({upstream.region for upstream in upstreams}) > 1
@@ -132,45 +134,45 @@ class Revision:
             ready = self._near(ready, orders[asked.region])
         if avoid is not None and len(ready) > 1:
             ready = [upstream for upstream in ready if upstream is not avoid]
-        most = self._most
-        if most and all(upstream.outstanding >= most for upstream in ready):
+        if not ready or (self._most and self._are_full(ready)):
             return None
-        if len(ready) < 2:
-            if not ready:
-                return None
-            index = 0
-        else:
-            self._start = (self._start + 1) % len(ready)
-            index = self._choose(ready, asked)
-        chosen = ready[index]
-        if asked is not None:
-            if asked.session:
-                self._beliefs.sessions.note(self.name, asked.session, chosen.address)
-            if asked.blocks:
-                asked.missing = self._note(asked.blocks, chosen)
-        return chosen
-
-    def _choose(self, ready: list[Upstream], asked: Asked | None) -> int:
-        work = [upstream.work for upstream in ready]
+        addresses = self._addresses
+        if len(ready) != len(addresses):
+            addresses = [upstream.address for upstream in ready]
         if asked is None or not (asked.session or asked.blocks):
-            return pick.replica(cast("_Counts", work), self._start)
-        addresses = [upstream.address for upstream in ready]
-        sticky = -1
-        if asked.session:
-            known = self._beliefs.sessions.of(self.name, asked.session)
-            sticky = addresses.index(known) if known in addresses else -1
-        hits = self._beliefs.prefixes.hits(asked.blocks, addresses)
-        total = len(asked.blocks)
-        return affinity.choose(work, self._slots, hits, total, sticky, self._start, total)
+            return ready[pick.replica(cast("_Counts", [upstream.work for upstream in ready]), self._next_start(ready))]
+        return self._choose(ready, addresses, asked)
 
-    def _note(self, blocks: Blocks, chosen: Upstream) -> int:
-        """Believe that the replica will have the prompt; returns the blocks that it has to read for it."""
-        beliefs, name = self._beliefs, self.name
-        [had] = beliefs.prefixes.hits(blocks, (chosen.address,))
-        beliefs.predicted_blocks[name] = beliefs.predicted_blocks.get(name, 0) + had
-        beliefs.blocks[name] = beliefs.blocks.get(name, 0) + len(blocks)
-        beliefs.prefixes.note(blocks, chosen.address)
-        return len(blocks) - had
+    def _are_full(self, ready: list[Upstream]) -> bool:
+        for upstream in ready:  # noqa: SIM110 - quicker than `all`, and asked for each request
+            if upstream.outstanding < self._most:
+                return False
+        return True
+
+    def _next_start(self, ready: list[Upstream]) -> int:
+        """Where ties go to, in turn."""
+        self._start = (self._start + 1) % len(ready)
+        return self._start
+
+    def _choose(self, ready: list[Upstream], addresses: list[str], asked: Asked) -> Upstream:
+        """By session and prefix; what is believed afterwards is noted."""
+        sessions, blocks, sticky = self._beliefs.sessions, asked.blocks, -1
+        if asked.session:
+            known = sessions.of(self.name, asked.session)
+            sticky = addresses.index(known) if known in addresses else -1
+        hits, total = self._beliefs.prefixes.hits(blocks, addresses), len(blocks)
+        work = [upstream.work for upstream in ready]
+        index = affinity.choose(work, self._slots, hits, total, sticky, self._next_start(ready), total)
+        chosen = ready[index]
+        if asked.session:
+            sessions.note(self.name, asked.session, chosen.address)
+        if blocks:
+            had = hits[index]
+            self._blocks[0] += had
+            self._blocks[1] += total
+            asked.missing = total - had
+            self._beliefs.prefixes.note(blocks, chosen.address)
+        return chosen
 
     def _near(self, ready: list[Upstream], order: Sequence[int]) -> list[Upstream]:
         count, free = [0] * (max(order, default=-1) + 1), [0] * (max(order, default=-1) + 1)
@@ -200,6 +202,7 @@ class Endpoint:
         self._ordered = revisions
         self._weights = cast("_Counts", [route.weight for route in routes.revisions])
         self._mirror, self._mirror_share = routes.mirror, routes.mirror_share
+        self.salts: dict[str, bytes] = {}  # of the prefix index, by key; there are as many as keys
         self.mirrors = bool(routes.mirror) and routes.mirror_share > 0
 
     def choose(self, u: float) -> Revision | None:

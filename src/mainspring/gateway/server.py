@@ -98,9 +98,8 @@ class Gateway:
                     yield f"mainspring_ejected{{{one}}} {int(upstream.health.ejected_at >= 0)}"
                     yield f"mainspring_outstanding{{{one}}} {upstream.outstanding}"
                     yield f"mainspring_work_blocks{{{one}}} {upstream.work}"
-                beliefs = self._desk.table.beliefs
-                if revision.name in beliefs.blocks:
-                    had, all_ = beliefs.predicted_blocks[revision.name], beliefs.blocks[revision.name]
+                had, all_ = self._desk.table.beliefs.blocks[revision.name]
+                if all_:
                     yield f"mainspring_prefix_predicted_blocks_total{{{labels}}} {had}"
                     yield f"mainspring_prefix_blocks_total{{{labels}}} {all_}"
 

@@ -225,7 +225,7 @@ class Waits(Section):
     connect: Seconds = 1.0
     """For its port to take a connection. Default: 1s."""
     first: Seconds | None = None
-    """For the first byte of an answer. Default: 60s for language models; else only `timeout` holds."""
+    """For the first byte of an answer; of a language model, of a streamed one. Default: 60s for language models."""
     idle: Seconds | None = None
     """From one piece of a streamed answer to the next. Default: 30s for language models."""
 
