@@ -10,10 +10,11 @@ UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kills lint clean setup lock docs bench-gateway bench-forecast coefficients
+.PHONY: help demo demo-chat test test-kills lint clean setup lock docs bench-gateway bench-forecast coefficients
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
+	@echo "make demo-chat   a language model on two replicas: canary, gates, a killed replica, under load"
 	@echo "make test        all tests but test-kills"
 	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
 	@echo "make lint        ruff, mypy, import-linter"
@@ -41,6 +42,9 @@ $(STAMP): requirements/lock.txt requirements/weights.txt pyproject.toml
 
 demo: $(STAMP)  ## the whole loop on real data
 	@$(BIN)/mainspring demo flights
+
+demo-chat: $(STAMP)  ## two versions of a chat model, a refused one, a killed replica
+	@$(BIN)/mainspring demo chat $(ARGS)
 
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest -x -q -m "not engine" $(ARGS)

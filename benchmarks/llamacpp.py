@@ -26,7 +26,7 @@ from mainspring.wire.process import allow_files
 TOKENS = 64
 SLOTS = 4
 AT_ONCE = (1, SLOTS)
-STREAMS = {1: 4, SLOTS: 12}  # of one half of a pair, by how many are open at once
+STREAMS = {1: 3, SLOTS: 8}  # of one half of a pair, by how many are open at once
 WORKER = "gateway-0"
 Pair = dict[str, Streamed]
 
@@ -90,7 +90,7 @@ def show(found: dict[int, list[Pair]]) -> None:
 def main() -> None:
     """Measure, print, and write the figures."""
     parser = argparse.ArgumentParser(description="llama.cpp with and without the gateway.")
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, 4), help="of the engine")
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

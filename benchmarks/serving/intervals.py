@@ -29,12 +29,16 @@ def median(values: Sequence[float]) -> float:
 
 
 def ratio(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> tuple[float, float, float]:
-    """The ratio first : second of pairs as a geometric mean, and its bootstrap interval over pairs.
+    """The ratio first : second of pairs, and its bootstrap interval over pairs.
 
-    Percentile bootstrap (Efron 1979) of the mean log ratio: pairs are drawn anew with repetition, so that what hits
-    both halves of a pair alike (another program on the machine) does not widen the interval. The draws have a seed.
+    The ratio is the Hodges-Lehmann estimate (1963) of the log ratios: the median of the means of any two of them. It is
+    nearly as sharp as their mean where nothing disturbs, and what disturbs a quarter of the pairs does not move it far.
+    The interval is the percentile bootstrap (Efron 1979): pairs are drawn anew with repetition, so that what hits
+    both halves of a pair alike does not widen it. The draws have a seed.
     """
     logs = np.log([first / second for first, second in pairs])
-    draws = np.random.default_rng(0).choice(logs, (DRAWS, len(logs))).mean(axis=1)
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high))
+    left, right = np.triu_indices(len(logs))
+    drawn = np.random.default_rng(0).choice(logs, (DRAWS, len(logs)))
+    middles = np.median((drawn[:, left] + drawn[:, right]) / 2, axis=1)
+    low, high = np.quantile(middles, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(np.exp(np.median((logs[left] + logs[right]) / 2))), float(np.exp(low)), float(np.exp(high))

@@ -90,3 +90,13 @@ def test_what_hits_both_halves_of_a_pair_is_not_in_the_interval(monkeypatch):
     assert middle == pytest.approx(1.0)
     assert low < 0.95
     assert high > 1.05
+
+
+def test_one_disturbed_pair_does_not_move_the_ratio(monkeypatch):
+    """Of ten pairs one is off by a factor of three: the ratio stays within a hundredth of that of the others."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from serving.intervals import ratio
+
+    middle, low, _ = ratio([(0.98 + 0.004 * i, 1.0) for i in range(9)] + [(1.0, 3.0)])
+    assert abs(middle - 0.996) < 0.01
+    assert low > 0.9

@@ -134,6 +134,7 @@ def test_a_conversion_from_asking_to_the_verdict(layered: Path) -> None:
     assert version["verdict"] == ("passed" if done.returncode == 0 else "refused")
 
 
+@pytest.mark.slow
 def test_json(layered: Path) -> None:
     """`-o json` is one object with the numbers of both and the verdicts; the pipeline's name does as well."""
     assert mainspring(layered, "up", "--yes").returncode == 0

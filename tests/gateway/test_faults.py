@@ -178,7 +178,7 @@ def test_nonsense(stage: Stage, fault: str, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_never_an_answer(stage: Stage, stream: bool) -> None:
-    """504 after `first_s` (a whole answer: `timeout_s`) and not much later; the replica is told, others are unharmed."""
+    """504 after `first_s` (a whole answer: `timeout_s`), not much later; the replica is told, others are unharmed."""
     [fake] = stage.fakes(1)
     if stream:
         stage.route([fake], first_s=0.6)

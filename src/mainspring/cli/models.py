@@ -1,16 +1,21 @@
-"""`mainspring models`: list, show and promote versions. Who calls it: `cli/main.py`. It only asks the controller."""
+"""`mainspring models`: list, show and promote versions. Who calls it: `cli/main.py`.
+
+It asks the controller, and reads what a version is made of from its artefact's manifest.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from mainspring.artefacts.load import load_manifest
 from mainspring.cli.client import Client
 from mainspring.cli.gate import split, version_of
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import moment
-from mainspring.errors import InputError, ObjectiveNotMet
+from mainspring.errors import InputError, MainspringError, ObjectiveNotMet
 
 
 @click.group()
@@ -38,12 +43,24 @@ def show(options: Options, model: str) -> None:
     client = Client(options.state)
     name, _, number = model.partition("@")
     if number:
-        emit(version_of(client, *split(model)), options.output)
+        seen = version_of(client, *split(model))
+        made = _made(seen)
+        if options.output != "table":
+            emit({**seen, **made}, options.output)
+            return
+        settings = {f"settings.{key}": value for key, value in made["settings"].items()}
+        rest = {key: made[key] for key in ("format", "precision", "made_of") if made[key]}
+        emit({**seen, "created": moment(seen["created"]) if seen["created"] else "<unknown>", **rest, **settings})
         return
     found = [v for v in client.get("/v1/versions") if v["model"] == name]
     if not found:
         raise InputError("no-such-model", f"there is no version of a model `{name}`", "mainspring models list")
-    emit(found if options.output != "table" else [_row(v) for v in found], options.output)
+    if options.output != "table":
+        emit([{**v, **_made(v)} for v in found], options.output)
+        return
+    rows = [{**_row(v), **_in_short(_made(v))} for v in found]
+    more = [key for key in ("precision", "settings") if any(row[key] for row in rows)]
+    emit(rows, "table", ["version", "aliases", "verdict", "run", *(more or ["created", "note"])])
 
 
 @models.command()
@@ -62,6 +79,24 @@ def promote(options: Options, version: str) -> None:
         raise ObjectiveNotMet("refused", message, f"mainspring gate {model}@{number}")
     client.post(f"/v1/models/{model}/challenger", {"version": number})
     talk(f"version {number} of `{model}` is the challenger: `mainspring status` shows how it gets on")
+
+
+def _made(seen: dict[str, Any]) -> dict[str, Any]:
+    """What a version is made of, by its manifest; empty where that can't be read."""
+    try:
+        manifest = load_manifest(Path(seen["artefact"]))
+    except MainspringError:
+        return {"format": "", "precision": "", "made_of": "", "settings": {}}
+    settings = dict(manifest.settings)
+    return {
+        "format": manifest.format, "precision": manifest.precision, "made_of": manifest.made_of, "settings": settings
+    }  # fmt: skip
+
+
+def _in_short(made: dict[str, Any]) -> dict[str, str]:
+    """The same in a row: numbers before texts, which are cut off first where a line is full."""
+    settings = sorted(made["settings"].items(), key=lambda pair: isinstance(pair[1], str))
+    return {"precision": made["precision"], "settings": ", ".join(f"{key} {value}" for key, value in settings)}
 
 
 def _row(seen: dict[str, Any]) -> dict[str, Any]:

@@ -92,8 +92,14 @@ def _show(options: Options, client: Client, ident: str, verdict: Row) -> None:
     if options.output == "table":
         head = f"@{verdict['version']} {gate.get('converted', '')}"
         old = f"@{gate.get('champion', '')} champion"
+        titles = {"p95": "p95 of one answer", "throughput": "tokens/s"} if gate.get("evals") else {}
         rows = [
-            {"what": title, old: _told(key, before.get(key)), head: _told(key, after.get(key)), "change": change}
+            {
+                "what": titles.get(key, title),
+                old: _told(key, before.get(key)),
+                head: _told(key, after.get(key)),
+                "change": change,
+            }
             for title, key in _ROWS
             if (change := _change(before.get(key), after.get(key)))
         ]

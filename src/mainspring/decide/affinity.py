@@ -16,8 +16,8 @@ that are outstanding are past their prefill. In `benchmarks/affinity_simulated.p
 The cap: more than `ceil(1.25 * mean + one)` outstanding is too many, as in consistent hashing with bounded loads
 (Mirrokni, Thorup and Zadimoghaddam 2017; 1.25 is the factor in common use, `one` is the request that is placed). Where
 requests are counted and the slots of a replica are known, one without a free slot is over the cap while another has
-one: to wait for a whole request to end takes longer than a prefill. (In blocks a queued prompt is its whole prefill, so
-a full replica shows.) The least loaded is never over the cap, so there is always a choice. All is worked out in
+one: to wait for a whole request to end takes longer than a prefill. (Where blocks are counted, the caller leaves such
+replicas out by itself.) The least loaded is never over the cap, so there is always a choice. All is worked out in
 integers, costs multiplied by `total`, so nothing is rounded.
 """
 

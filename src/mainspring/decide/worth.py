@@ -44,8 +44,9 @@ class Footprint(Protocol):
 def worth(converted: str, own: Footprint | None, other: Footprint | None) -> Item:
     """Judge a candidate whose weights were `converted` to that precision against the champion.
 
-    Without a measurement of its own it is refused; without a champion there is nothing to be smaller than, and it
-    passes. The item's numbers are ratios, the candidate's to the champion's; nan where one is not known.
+    Without a measurement of its own it is refused, as when only the champion's speed could be measured; without a
+    champion there is nothing to be smaller than, and it passes. The item's numbers are ratios, the candidate's to the
+    champion's; nan where one is not known.
     """
     name = converted.upper()
     if own is None:
@@ -53,6 +54,8 @@ def worth(converted: str, own: Footprint | None, other: Footprint | None) -> Ite
     if other is None:
         sentence = f"{name} takes {own.size / 1e6:,.3g} MB; there is no champion to compare with"
         return item("worth", True, sentence, {"size": float(own.size)})
+    if math.isfinite(other.throughput) and not math.isfinite(own.throughput):
+        return item("worth", False, f"How fast {name} answers was not measured", {"size": float(own.size)})
     noise = {
         "p95": _spread(own.latency_spread, other.latency_spread),
         "throughput": _spread(own.throughput_spread, other.throughput_spread),
@@ -64,7 +67,8 @@ def worth(converted: str, own: Footprint | None, other: Footprint | None) -> Ite
         "throughput": _ratio(own.throughput, other.throughput),
     }
     gains, losses = _gains(own, other, ratios, noise), _losses(own, other, ratios, noise)
-    told = ", ".join(f"{what} {_signed(ratios[what])}{_within(noise.get(what, 0.0))}" for what in ratios)
+    known = [what for what, ratio in ratios.items() if math.isfinite(ratio)]
+    told = ", ".join(f"{what} {_signed(ratios[what])}{_within(noise.get(what, 0.0))}" for what in known)
     sentence = f"{name} against the champion: {told}"
     if losses:
         sentence += f"; {' and '.join(losses)} {'is' if len(losses) == 1 else 'are'} worse by more than {SLOWER:.0%}"
@@ -113,7 +117,7 @@ def _spread(own: float, other: float) -> float:
 
 
 def _signed(ratio: float) -> str:
-    return f"{ratio - 1:+.0%}".replace("-", MINUS) if math.isfinite(ratio) else "unknown"
+    return f"{ratio - 1:+.0%}".replace("-", MINUS)
 
 
 def _within(spread: float) -> str:

@@ -136,6 +136,11 @@ class Revision:
             ready = [upstream for upstream in ready if upstream is not avoid]
         if not ready or (self._most and self._are_full(ready)):
             return None
+        if self._slots and len(ready) > 1:
+            # To wait for a whole request to end takes longer than a prefill, whatever a cache holds.
+            roomy = [upstream for upstream in ready if upstream.outstanding < self._slots]
+            if roomy:
+                ready = roomy
         addresses = self._addresses
         if len(ready) != len(addresses):
             addresses = [upstream.address for upstream in ready]

@@ -98,6 +98,7 @@ class PipelineMemory:
     scheduled: float = 0.0  # event time up to which the schedule was looked at
     wants: str = ""  # cause of a run that is wanted and waits for its turn
     content: str = ""  # what the last run packaged, where nothing is trained: `PipelineSpec.content`
+    contents: tuple[tuple[str, str], ...] = ()  # the same of late runs, by their ids, oldest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,13 @@ def _start(
     # Only triggered runs count against the limit and the cool-down; the first version is none.
     starts = memory.starts if first or candidate or convert else (*memory.starts, draft.now.wall)[-64:]
     content = memory.content if candidate or convert else spec.content
-    draft.pipelines[pipeline] = replace(memory, count=number, starts=starts, wants="", content=content)
+    contents = memory.contents
+    made_of = dict(contents).get(source.run, "") if source is not None else "" if candidate else spec.content
+    if made_of:
+        contents = (*contents, (new.id, made_of))[-64:]
+    draft.pipelines[pipeline] = replace(
+        memory, count=number, starts=starts, wants="", content=content, contents=contents
+    )
     draft.tell("RunStarted", f"pipeline/{pipeline}", f"{new.id}: {cause}", key=f"run/{new.id}/started", kind="retrain")
     draft.record("run", new.id, draft.now.wall, {"pipeline": pipeline, "cause": cause, "first": first, "until": until})
     draft.wait(f"run/{new.id}", "works", self_ending=True)
@@ -242,7 +248,11 @@ def _changed(draft: Draft, name: str, spec: PipelineSpec) -> None:
     if not spec.content or memory.count == 0 or memory.content == spec.content:
         return
     busy = _busy(draft, name, spec)
-    if busy:
+    champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
+    version = version_of(draft, spec.produces, champion) if champion else None
+    if not busy and version is not None and dict(memory.contents).get(version.run) == spec.content:
+        draft.pipelines[name] = replace(memory, content=spec.content)  # the champion's own again: nothing to make
+    elif busy:
         draft.wait(f"pipeline/{name}", f"its settings changed; a version is made of them when that is done: {busy}")
     elif draft.s.observed.registry:
         _start(draft, name, spec, "settings changed")

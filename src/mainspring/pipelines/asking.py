@@ -8,10 +8,12 @@ What it must never do: answer otherwise the second time, or let a score pass tha
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +27,8 @@ Message = dict[str, Any]
 FIXED: dict[str, Any] = {"temperature": 0.0, "seed": 1}
 """What `ask` sends unless the evaluation says otherwise, so that the same version gives the same answers."""
 
+MOST = 100_000  # items of one evaluation
+AGAIN, DEAF = 2.0, 5  # seconds between reminders that time is up, and how many are overheard
 EVERY = 10.0  # seconds between lines that say how far it is
 
 
@@ -78,15 +82,17 @@ def run_eval(
     ask = Ask(name, served, time.monotonic() + timeout)
     began = time.monotonic()
     try:
-        with _within(timeout):
+        with _within(name, timeout):
             answer = function(ask)
+            if isinstance(answer, Iterator):  # it asks while it is gone through
+                answer = list(islice(answer, MOST + 1))
     except _TooLong:
         message = f"eval `{name}` took more than `{timeout:g}s` for {served.name} ({len(ask.replies)} answers)"
         hint = f"ask for less, or raise `gates.evals.{name}.timeout`"
         raise UserCodeError("eval-timeout", message, hint) from None
     except MainspringError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"eval `{name}` {what_raised(error, code_root)}"
         raise UserCodeError("eval-raised", message, "the whole traceback is in the step's log") from error
     if ask.failed is not None:
@@ -103,11 +109,13 @@ def _scores(name: str, answer: Any) -> tuple[float, ...]:
     if isinstance(answer, str | bytes | dict) or not isinstance(answer, Iterable):
         shown = repr(answer)[:80]
         raise UserCodeError("eval-scores", f"eval `{name}` returned `{shown}`, which is no list of scores", hint)
-    scores = []
+    scores: list[float] = []
     for place, value in enumerate(answer):
+        if place >= MOST:
+            raise UserCodeError("eval-scores", f"eval `{name}` returned more than {MOST:,} scores", hint)
         try:
             score = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             score = math.nan
         if not 0 <= score <= 1:
             message = f"eval `{name}` returned `{repr(value)[:80]}` for item {place + 1}: a score is from 0 to 1"
@@ -119,14 +127,20 @@ def _scores(name: str, answer: Any) -> tuple[float, ...]:
 
 
 @contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    """Raise in the block when its time is up, whatever it does."""
+def _within(name: str, seconds: float) -> Iterator[None]:
+    """Raise in the block when its time is up, whatever it does; again and again, for an `except:` that holds it."""
+    rung = 0
 
     def ring(*_: object) -> None:
+        nonlocal rung
+        rung += 1
+        if rung > DEAF:
+            print(f"eval {name}: it does not end though its time is up", flush=True)
+            os._exit(1)
         raise _TooLong
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), AGAIN)
     try:
         yield
     finally:

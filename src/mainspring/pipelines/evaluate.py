@@ -1,7 +1,8 @@
 """The built-in step `evaluate`: what a language model's gates are judged by, measured on real replicas.
 
-What this is: candidate and champion, one after the other, each asked the same things alone; then, of the candidate,
-how long answers take at the stack file's rate, and how much memory it holds. Who calls it: a run of a pipeline that
+What this is: the candidate is asked what the evaluations ask, alone; then how long its answers take at the stack
+file's rate, and how much memory it holds. The champion is asked the same after it has ended, or, where the candidate's
+weights were converted, beside it, so that their speeds are measured by turns. Who calls it: a run of a pipeline that
 has `weights`, in a process of the step's own. What it must never do: judge (that is `decide/gate.py`).
 """
 
@@ -22,11 +23,10 @@ from mainspring.loop.snapshot import EvalNumbers, Footprint, GateNumbers
 from mainspring.pipelines.asking import Ask, run_eval
 from mainspring.pipelines.candidate import Served, serve
 from mainspring.pipelines.job import Job
-from mainspring.pipelines.load import side_by_side, spread, under_load
+from mainspring.pipelines.load import under_load
 from mainspring.pipelines.seen import gate_to
+from mainspring.pipelines.weigh import weigh
 from mainspring.pipelines.work import Function
-
-NO_RATE = (math.nan, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,7 @@ class Asked:
 
     scores: dict[str, tuple[float, ...]]
     bodies: list[dict[str, Any]]  # every request, in order
-    footprint: Footprint
-    latency_p95: float  # seconds at the gate's rate; nan when no gate asks
+    alone: float  # seconds within which 95 of 100 answers came, each asked alone; nan without any
 
 
 def evaluate(job: Job, key: str, candidate: Path, evals: dict[str, Function]) -> None:
@@ -44,27 +43,37 @@ def evaluate(job: Job, key: str, candidate: Path, evals: dict[str, Function]) ->
     manifest = load_manifest(candidate)
     converted = manifest.precision if manifest.made_of else ""
     weighed = bool(converted and job.spec.champion)
-    own = _version(job, candidate, "candidate", "the candidate", evals, weighed=weighed)
-    other: Asked | None = None
     compared = evals if weighed else _compared(job, evals)
-    if job.spec.champion and (compared or weighed):
-        name = f"version {job.spec.champion_version}" if job.spec.champion_version else "the champion"
-        other = _version(job, Path(job.spec.champion), "champion", name, compared, weighed=weighed)
+    champion = f"version {job.spec.champion_version}" if job.spec.champion_version else "the champion"
+    other: Asked | None = None
+    feet: tuple[Footprint, Footprint] | None = None
+    with serve(job, candidate, "the candidate", "candidate") as served:
+        own = _asked(job, served, evals)
+        memory = served.memory()
+        latency = _latency(job, served, own.bodies, own.alone)
+        if weighed:
+            with serve(job, Path(job.spec.champion), champion, "champion") as second:
+                other = _asked(job, second, compared)
+                feet = _weighed(job, (served, second), (candidate, Path(job.spec.champion)), own.bodies)
+    if job.spec.champion and compared and not weighed:
+        with serve(job, Path(job.spec.champion), champion, "champion") as served:
+            other = _asked(job, served, compared)
     _same_items(own, other)
+    alone = Footprint((candidate / WEIGHTS).stat().st_size, memory, own.alone, math.nan, math.nan, math.nan)
     numbers = GateNumbers(
         rows=0,
         days=(),
         auc=math.nan,
         champion_auc=math.nan,
-        latency_p95=own.latency_p95,
+        latency_p95=latency,
         champion=(job.spec.champion_version or "champion") if job.spec.champion else "",
         evals=tuple(
             EvalNumbers(name, scores, other.scores.get(name, ()) if other else ())
             for name, scores in own.scores.items()
         ),
         converted=converted,
-        own=own.footprint,
-        other=other.footprint if other else None,
+        own=feet[0] if feet else alone,
+        other=feet[1] if feet else None,
     )
     job.cache.put(key, gate_to(numbers), {}, "evaluate")
 
@@ -74,31 +83,39 @@ def _compared(job: Job, evals: dict[str, Function]) -> dict[str, Function]:
     return {name: f for name, f in evals.items() if job.pipeline.gates.evals[name].no_worse_by is not None}
 
 
-def _version(job: Job, artefact: Path, short: str, name: str, evals: dict[str, Function], *, weighed: bool) -> Asked:
-    with serve(job, artefact, name, short) as served:
-        print(f"{name} answers at {served.address}", flush=True)
-        asked: dict[str, Ask] = {}
-        scores: dict[str, tuple[float, ...]] = {}
-        for one, function in evals.items():
-            call = code.load(job.code_root, function.digest, function.run)
-            timeout = job.pipeline.gates.evals[one].timeout
-            scores[one], asked[one] = run_eval(one, call, served, timeout, job.code_root)
-        bodies = [body for ask in asked.values() for body in ask.bodies]
-        alone = [reply.seconds for ask in asked.values() for reply in ask.replies]
-        p95 = float(np.quantile(alone, 0.95)) if alone else math.nan
-        memory = served.memory()
-        latency = _latency(job, served, bodies, p95) if short == "candidate" else math.nan
-        fast = side_by_side(served, _encoded(served, bodies), _slots(job)) if weighed and bodies else NO_RATE
-        print(f"{name}: {memory / 1e6:,.0f} MB, 95 of 100 answers alone within {p95:.2f} s", flush=True)
-    size = (artefact / WEIGHTS).stat().st_size
-    footprint = Footprint(size, memory, p95, fast[0], _spread(alone), fast[1])
-    return Asked(scores, bodies, footprint, latency)
+def _asked(job: Job, served: Served, evals: dict[str, Function]) -> Asked:
+    """Ask a version that runs everything that the evaluations ask."""
+    print(f"{served.name} answers at {served.address}", flush=True)
+    asked: list[Ask] = []
+    scores: dict[str, tuple[float, ...]] = {}
+    for one, function in evals.items():
+        call = code.load(job.code_root, function.digest, function.run)
+        scores[one], ask = run_eval(one, call, served, job.pipeline.gates.evals[one].timeout, job.code_root)
+        asked.append(ask)
+    alone = [reply.seconds for ask in asked for reply in ask.replies]
+    p95 = float(np.quantile(alone, 0.95)) if alone else math.nan
+    told = f", 95 of 100 answers alone within {p95:.2f} s" if alone else ""
+    print(f"{served.name}: {served.memory() / 1e6:,.0f} MB{told}", flush=True)
+    return Asked(scores, [body for ask in asked for body in ask.bodies], p95)
 
 
-def _spread(alone: list[float]) -> float:
-    """How far the 95th percentiles of thirds of the answers lie apart, relative to their middle."""
-    thirds = [float(np.quantile(alone[at::3], 0.95)) for at in range(3) if alone[at::3]]
-    return spread(thirds) if thirds else math.nan
+def _weighed(
+    job: Job, both: tuple[Served, Served], artefacts: tuple[Path, Path], bodies: list[dict[str, Any]]
+) -> tuple[Footprint, Footprint]:
+    """What serving each of two versions takes, while both run."""
+    speeds = weigh(*both, bodies, _slots(job))
+    own, other = (
+        Footprint(
+            size=(artefact / WEIGHTS).stat().st_size,
+            memory=served.memory(),
+            latency_p95=speed.p95,
+            throughput=speed.rate,
+            latency_spread=speed.p95_spread,
+            throughput_spread=speed.rate_spread,
+        )
+        for served, artefact, speed in zip(both, artefacts, speeds, strict=True)
+    )
+    return own, other
 
 
 def _encoded(served: Served, bodies: list[dict[str, Any]]) -> list[bytes]:

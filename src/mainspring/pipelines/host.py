@@ -142,9 +142,22 @@ def _made(run: Any) -> dict[str, Any]:
         "bounds": asdict(made.limits) if made.limits else {},
         "data": {name: source.digest for name, source in made.sources.items()},
         "code": made.code,
-        "params": {name: step.with_ for name, step in job.pipeline.steps.items() if step.with_}
-        | ({"settings": job.pipeline.settings.given} if job.pipeline.weights is not None else {}),
+        "params": {name: step.with_ for name, step in job.pipeline.steps.items() if step.with_} | _settings(job),
     }
+
+
+def _settings(job: Any) -> dict[str, dict[str, Any]]:
+    """What a language model's version answers by: those of the stack file, or of the version it was made of."""
+    from mainspring.artefacts.load import load_manifest
+
+    found: dict[str, dict[str, Any]] = {"convert": {"to": job.spec.convert}} if job.spec.convert else {}
+    if job.pipeline.weights is None:
+        return found
+    given: dict[str, Any] = job.pipeline.settings.given
+    with contextlib.suppress(MainspringError):  # the run has told it already
+        if job.spec.source or job.spec.candidate:
+            given = dict(load_manifest(Path(job.spec.source or job.spec.candidate)).settings)
+    return {**found, "settings": given}
 
 
 @contextlib.contextmanager

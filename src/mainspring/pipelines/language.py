@@ -21,7 +21,7 @@ from typing import Any
 
 from mainspring.artefacts.load import WEIGHTS, load_manifest, save_manifest
 from mainspring.artefacts.manifest import Manifest
-from mainspring.errors import InputError, UserCodeError
+from mainspring.errors import ArtefactError, InputError, MainspringError, UserCodeError
 from mainspring.facts.gguf import from_header
 from mainspring.loop.snapshot import StepSeen
 from mainspring.pipelines import convert, signature, work
@@ -83,7 +83,7 @@ class LanguageRun(Run):
     def judge_version(self, candidate: Path, evals: dict[str, Function]) -> None:
         """Evaluate an artefact of this model (and the champion), and judge what came of it."""
         job = self.job
-        champion = load_manifest(Path(job.spec.champion)) if job.spec.champion else None
+        champion = self._champion()
         gates = job.pipeline.gates
         parts: dict[str, Any] = {
             "candidate": asdict(load_manifest(candidate)),
@@ -94,12 +94,28 @@ class LanguageRun(Run):
             "server": [list(job.words), job.threads],
             "convert": job.spec.convert,
         }
-        entry = self.steps.cached("evaluate", parts, lambda key: evaluate(job, key, candidate, evals))
+        longest = 2 * sum(gate.timeout for gate in gates.evals.values())  # of both versions: each has its own limit
+        entry = self.steps.cached("evaluate", parts, lambda key: evaluate(job, key, candidate, evals), longest)
         self.made.gate = work.describe(entry.path.read_bytes())
         self.progress.note(StepSeen("gate", "running", 1))
         self.made.metrics |= _metrics(self.made.gate)
         self.made.verdict = self._judge(self.made.gate)
         self.progress.note(StepSeen("gate", "succeeded", 1))
+
+    def _champion(self) -> Manifest | None:
+        """The champion's manifest, after seeing that its weights are there: the candidate's answers take minutes."""
+        folder = Path(self.job.spec.champion)
+        if not self.job.spec.champion:
+            return None
+        try:
+            manifest = load_manifest(folder)
+            if not (folder / WEIGHTS).is_file():
+                raise ArtefactError("artefact-missing", f"`{folder / WEIGHTS}` is not there", "mainspring models list")
+        except MainspringError as error:
+            number = self.job.spec.champion_version
+            message = f"version {number}, the champion, can't be compared with: {error.message}"
+            raise self.steps.fail("evaluate", ArtefactError(error.code, message, error.hint)) from error
+        return manifest
 
     def _place(self, packaged: Entry) -> None:
         """Put the artefact where it is served from: `artefacts/<model>/<run>/`, whole or not at all."""
@@ -172,8 +188,6 @@ def link(source: Path, target: Path) -> None:
 
 
 def _is(folder: Path, manifest: Manifest) -> bool:
-    from mainspring.errors import MainspringError
-
     try:
         return load_manifest(folder) == manifest and (folder / WEIGHTS).is_file()
     except MainspringError:

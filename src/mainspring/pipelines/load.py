@@ -1,4 +1,4 @@
-"""Timing a replica that is judged: at a rate that is kept whether it keeps up or not, and side by side.
+"""Timing a replica that is judged: at a rate that is kept whether it keeps up or not.
 
 What this is: the gate's load, by the same generator as `mainspring bench`. Who calls it: the built-in step
 `evaluate`, in its own process. What it must never do: wait for one answer before it asks for the next at a rate, or
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mainspring.bench.load import closed, run
+from mainspring.bench.load import run
 from mainspring.bench.plan import Plan
 from mainspring.bench.prompts import Bodies
 from mainspring.bench.samples import DONE
@@ -24,15 +24,13 @@ REQUESTS = 40  # from which a 95th percentile is taken, at the least
 SECONDS = (2.0, 60.0)  # that asking at a rate takes: not less, and not more
 TIMEOUT = 60.0
 SEED = 1
-ROUND = 2.0  # seconds of one round side by side
-ROUNDS = 3
 
 
 def under_load(served: Served, bodies: Sequence[bytes], rate: Rate) -> float:
     """Seconds within which 95 of 100 answers are whole, counted from when each was due; inf when more than 5 failed."""
     seconds = min(max(REQUESTS / rate.per_second, SECONDS[0]), SECONDS[1])
     plan = Plan.poisson(rate.per_second, seconds, seed=SEED, prompts=Bodies(tuple(bodies)), timeout=TIMEOUT)
-    result = run(_target(served), plan)
+    result = run(target(served), plan)
     samples = result.samples
     took = np.where(samples.kind == DONE, samples.end - samples.due, math.inf)
     p95 = float(np.quantile(took, 0.95, method="higher"))
@@ -45,21 +43,6 @@ def under_load(served: Served, bodies: Sequence[bytes], rate: Rate) -> float:
     return p95
 
 
-def side_by_side(served: Served, bodies: Sequence[bytes], at_once: int) -> tuple[float, float]:
-    """Output tokens/s with so many requests at once: the middle of some rounds, and how far they lie apart."""
-    rates = []
-    for _ in range(ROUNDS):
-        plan = Plan.lasting(ROUND, prompts=Bodies(tuple(bodies)), timeout=TIMEOUT)
-        tokens = closed(_target(served), plan, at_once).tokens
-        rates.append(tokens.output_per_second if tokens is not None else 0.0)
-    return float(np.median(rates)), spread(rates)
-
-
-def spread(values: Sequence[float]) -> float:
-    """Half of the way from the least to the most, as a share of the middle; inf when that is 0."""
-    middle = float(np.median(values))
-    return (max(values) - min(values)) / 2 / middle if middle > 0 else math.inf
-
-
-def _target(served: Served) -> Target:
+def target(served: Served) -> Target:
+    """The replica as the generator of `mainspring bench` asks it."""
     return Target.of(f"http://{served.address}/v1", model=served.model, stream=False, token=served.key, connections=256)

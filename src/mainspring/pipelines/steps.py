@@ -62,12 +62,12 @@ class Steps:
         self.job, self.progress, self.signals = job, progress, signals
         self.keys: set[str] = set()
 
-    def cached(self, step: str, parts: dict[str, Any], work: Callable[[str], None]) -> Entry:
-        """The output of `work(key)`: from the cache, or made now. Raises `Failed`."""
+    def cached(self, step: str, parts: dict[str, Any], work: Callable[[str], None], more: float = 0.0) -> Entry:
+        """The output of `work(key)`: from the cache, or made now, in `more` seconds than others. Raises `Failed`."""
         key = key_of({"step": step, **parts})
         entry = self.job.cache.get(key)
         if entry is None:
-            self.fresh(step, lambda: work(key))
+            self.fresh(step, lambda: work(key), more)
             entry = self.job.cache.get(key)
             if entry is None:
                 error = EnvironmentError_("cache-lost", f"the output of step `{step}` is gone", "run again")
@@ -81,10 +81,10 @@ class Steps:
         """Note a step whose result is there from an earlier attempt."""
         self.progress.note(StepSeen(step, "cached"))
 
-    def fresh(self, step: str, work: Callable[[], Any]) -> Any:
+    def fresh(self, step: str, work: Callable[[], Any], more: float = 0.0) -> Any:
         """Do `work` in a process of its own, again while retries are left; returns its plain result."""
         spec = self.job.pipeline.steps.get("train" if step == "train-all" else step)
-        timeout = spec.timeout if spec else BUILT_IN_TIMEOUT
+        timeout = spec.timeout if spec else BUILT_IN_TIMEOUT + more
         retries, kills = spec.retries if spec else 0, KILLS
         attempt, spent = 0, 0.0
         while True:
