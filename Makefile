@@ -10,13 +10,14 @@ UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test test-kills lint clean setup lock docs bench-gateway bench-forecast coefficients
+.PHONY: help demo demo-chat test test-kills test-chat lint clean setup lock docs bench-gateway bench-forecast coefficients
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
 	@echo "make demo-chat   a language model on two replicas: canary, gates, a killed replica, under load"
 	@echo "make test        all tests but test-kills"
 	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
+	@echo "make test-chat   the chat demo from beginning to end"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
 	@echo "make bench-forecast FIT=FILE  errors of the forecasts against measurements"
@@ -50,7 +51,10 @@ test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest -x -q -m "not engine" $(ARGS)
 
 test-kills: $(STAMP)  ## kill -9 of everything, with real processes: under 3 minutes
-	@$(BIN)/python -m pytest -x -q -m engine tests/engine $(ARGS)
+	@$(BIN)/python -m pytest -x -q -m engine tests/engine --ignore=tests/engine/test_chat.py $(ARGS)
+
+test-chat: $(STAMP)  ## the chat demo from beginning to end: some 4 minutes
+	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_chat.py $(ARGS)
 
 lint: $(STAMP)  ## style, types, layers
 	$(BIN)/ruff check .

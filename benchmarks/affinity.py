@@ -1,15 +1,16 @@
 """What prefix affinity is worth on real prompts that share beginnings, and what it costs on prompts that share nothing.
 
-Run: `make bench-affinity` (some 10 minutes; `ARGS=--quick` 3). Prints a table, and writes the figures to
+Run: `make bench-affinity` (some 10 minutes; `ARGS=--quick` 5). Prints a table, and writes the figures to
 `benchmarks/results/affinity.json`. Two real replicas of SmolLM2 behind the gateway, asked by turns with the route's
-`prefix` on and off (plain least-outstanding); every round has system prompts that no cache has seen. Replicas have as
-many slots as a round has system prompts, so that what differs is how often each is read, not what fits. The last part
-repeats the prompts that share nothing on two fakes whose cost is known, where a loss of 2 % can be told from noise.
+`prefix` on and off (plain least-outstanding); every round has system prompts that no cache has seen. At first as many as
+a replica has slots, so that what differs is how often each is read; then half as many again, which a replica can keep
+only if it need not keep them all. One request for each replica is under way. The last part repeats the prompts that share nothing on two fakes whose cost is known, where a loss of 2 % can be told from noise.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import random
 import signal
@@ -25,11 +26,12 @@ from serving.noise import Watch
 
 from mainspring.wire.process import allow_files
 
-SYSTEMS, QUESTIONS = 4, 6  # of a round
+SLOTS = 4
+FIT, MORE = SLOTS, SLOTS + SLOTS // 2  # system prompts of a round
+QUESTIONS = 6  # to each
 SENTENCES = 40  # of a system prompt: some 600 tokens
 TOKENS = 8
-AT_ONCE = 4
-SLOTS = SYSTEMS
+SHARED_AT_ONCE, ALONE_AT_ONCE = 2, 4
 ALONE = 16  # prompts of a round that share nothing
 FAKE = ("--slots", "4", "--prompt-us-per-token", "100", "--gap-ms", "2", "--first-ms", "2")
 FAKE_ALONE = 1_000
@@ -38,9 +40,9 @@ WAYS = {"affinity": True, "plain": False}
 Rounds = list[dict[str, Streamed]]
 
 
-def shared(rng: random.Random) -> list[bytes]:
-    """Questions of several conversations' beginnings, shuffled."""
-    systems = [prose(rng, SENTENCES) for _ in range(SYSTEMS)]
+def shared(rng: random.Random, count: int = FIT) -> list[bytes]:
+    """Questions to several system prompts, shuffled."""
+    systems = [prose(rng, SENTENCES) for _ in range(count)]
     made = [chat(system, f"{prose(rng, 1)} Why?", TOKENS) for system in systems for _ in range(QUESTIONS)]
     rng.shuffle(made)
     return made
@@ -73,13 +75,15 @@ def measure(folder: Path, rounds: int, pairs: int) -> tuple[dict[str, Rounds], t
         gateway = engines.site.gateway(WORKER)
         address = gateway.wait_ready()
         engines.route({MODEL: {"prefix": True}}, SLOTS, WORKER)
-        streamed(address, alone(random.Random(0)), AT_ONCE)
+        streamed(address, alone(random.Random(0)), ALONE_AT_ONCE)
         watch = Watch(engines.pids)
-        found["shared"] = in_turn(engines, address, rounds, shared, AT_ONCE, "shared beginnings")
-        found["alone"] = in_turn(engines, address, pairs, alone, AT_ONCE, "nothing shared")
+        found["fit"] = in_turn(engines, address, rounds, shared, SHARED_AT_ONCE, "beginnings that fit")
+        more = functools.partial(shared, count=MORE)
+        found["more"] = in_turn(engines, address, max(rounds - 1, 2), more, SHARED_AT_ONCE, "more than fit")
+        found["alone"] = in_turn(engines, address, pairs, alone, ALONE_AT_ONCE, "nothing shared")
         noise = watch.read()
         engines.start_fakes(2, *FAKE)
-        found["fake"] = in_turn(engines, address, pairs, lambda rng: alone(rng, FAKE_ALONE), 2 * AT_ONCE, "on fakes")
+        found["fake"] = in_turn(engines, address, pairs, lambda rng: alone(rng, FAKE_ALONE), 2 * SLOTS, "on fakes")
     return found, noise
 
 
@@ -88,22 +92,23 @@ def hit_rate(streams: Streamed) -> float:
     return 100 * streams.cached / streams.prompt
 
 
-def shared_figures(rounds: Rounds) -> list[Figure]:
+def shared_figures(rounds: Rounds, count: int) -> list[Figure]:
     """Hit rate and time to the first token on prompts that share beginnings."""
     hits = {way: [hit_rate(one[way]) for one in rounds] for way in WAYS}
     best = 100 * (1 - 1 / QUESTIONS)
     text = f"plain least-outstanding: {sum(hits['plain']) / len(rounds):.1f} % ({spread(hits['plain'])}); "
     text += f"rounds {spread(hits['affinity'])}; each beginning read once would be near {best:.0f} %"
-    made = [figure("hit rate with affinity", sum(hits["affinity"]) / len(rounds), "%", text)]
+    what = f"{count} beginnings"
+    made = [figure(f"{what}: hit rate with affinity", sum(hits["affinity"]) / len(rounds), "%", text)]
     firsts = {way: [first for one in rounds for first in one[way].to_first] for way in WAYS}
     for share in (0.5, 0.95):
         mine, other = (quantile(firsts[way], share) * 1e3 for way in ("affinity", "plain"))
         pairs = [(quantile(o["affinity"].to_first, share), quantile(o["plain"].to_first, share)) for o in rounds]
         middle, low, high = ratio(pairs)
         text = f"plain: {other:.0f} ms; ratio by rounds {middle:.3f} ({low:.3f} to {high:.3f}, 95 %)"
-        made.append(figure(f"TTFT p{share * 100:.0f} with affinity", mine, "ms", text))
+        made.append(figure(f"{what}: TTFT p{share * 100:.0f} with affinity", mine, "ms", text))
     middle, low, high = ratio([(one["affinity"].rate, one["plain"].rate) for one in rounds])
-    made.append(figure("throughput, affinity over plain", middle, "", f"{low:.3f} to {high:.3f} (95 %)"))
+    made.append(figure(f"{what}: throughput, affinity over plain", middle, "", f"{low:.3f} to {high:.3f} (95 %)"))
     return made
 
 
@@ -138,19 +143,23 @@ def show(found: dict[str, Rounds]) -> None:
 def main() -> None:
     """Measure, print, and write the figures."""
     parser = argparse.ArgumentParser(description="Prefix affinity against plain least-outstanding.")
-    parser.add_argument("--rounds", type=int, default=5, help="with shared beginnings")
+    parser.add_argument("--rounds", type=int, default=4, help="with shared beginnings")
     parser.add_argument("--pairs", type=int, default=8, help="with nothing shared")
-    parser.add_argument("--quick", action="store_true", help="3 rounds, 3 pairs")
+    parser.add_argument("--quick", action="store_true", help="2 rounds, 3 pairs")
     arguments = parser.parse_args()
-    rounds, pairs = (3, 3) if arguments.quick else (arguments.rounds, arguments.pairs)
+    rounds, pairs = (2, 3) if arguments.quick else (arguments.rounds, arguments.pairs)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     allow_files()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     with tempfile.TemporaryDirectory(prefix="bench-affinity-") as folder:
         found, (others, stolen) = measure(Path(folder) / "site", rounds, pairs)
-    print(f"{SYSTEMS} system prompts of some 600 tokens, {QUESTIONS} questions each, {AT_ONCE} at once, two replicas\n")
+    print(
+        f"system prompts of some 600 tokens, {QUESTIONS} questions to each, {SHARED_AT_ONCE} at once; two replicas of "
+        f"{SLOTS} slots\n"
+    )
     show(found)
-    made = shared_figures(found["shared"]) + alone_figures(found["alone"], "llama.cpp")
+    made = shared_figures(found["fit"], FIT) + shared_figures(found["more"], MORE)
+    made += alone_figures(found["alone"], "llama.cpp")
     made += alone_figures(found["fake"], "fakes")
     made.append(figure("cores used by others", others, "cores", f"stolen by the host: {stolen:.2f}"))
     print(f"\n{table(made)}\n\nfigures: {write('affinity', made)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.cli.demo import chat_page, chat_report, chat_stack, demo
+from mainspring.cli.demo import chat_charts, chat_page, chat_report, chat_stack, demo
 from mainspring.cli.demo.chat import Chat
 from mainspring.cli.demo.chat_report import Given, Mark
 from mainspring.cli.demo.chat_users import Answer
@@ -103,6 +104,16 @@ def test_quantile_is_the_smallest_that_so_many_keep(values: list[float], share: 
     assert found in values
     assert sum(v <= found for v in values) >= share * len(values) - 1e-6
     assert sum(v < found for v in values) < share * len(values) + 1e-6
+
+
+@given(st.lists(st.floats(48, 1088), max_size=20).map(sorted))
+def test_numbers_of_events_never_lie_on_each_other(lines: list[float]) -> None:
+    """They stand in order, far enough apart, inside the chart; one that has room stands over its line."""
+    places = chat_charts.apart(lines)
+    assert all(b - a >= chat_charts.CLOSE - 1e-6 for a, b in itertools.pairwise(places))
+    assert all(0 < at <= chat_charts.WIDTH - chat_charts.RIGHT for at in places)
+    if len(lines) == 1:
+        assert places == lines
 
 
 class _Page(HTMLParser):

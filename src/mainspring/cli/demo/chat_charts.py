@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 1100, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 30, 28
 COLOURS = ("var(--a)", "var(--b)", "var(--good)", "var(--c)")
 NONE = "var(--bad)"  # of a request that reached no version
-CLOSE = 13  # pixels between two numbers of events, at least
+CLOSE = 17  # pixels between two numbers of events, at least
 
 Report = Mapping[str, Any]
 
@@ -114,11 +114,10 @@ def _axis(end: float) -> str:
 
 
 def _events(report: Report, end: float) -> str:
-    """A line for each event, with its number at the top; numbers that would lie on each other move to the right."""
-    out, last = [], 0.0
-    for number, mark in enumerate(report["marks"], start=1):
-        x = _x(mark["at"], end)
-        at = last = max(x, last + CLOSE + 3 * (number > 10))
+    """A line for each event, with its number at the top."""
+    out = []
+    lines = [_x(mark["at"], end) for mark in report["marks"]]
+    for number, (mark, x, at) in enumerate(zip(report["marks"], lines, apart(lines), strict=True), start=1):
         said = escape(f"{number}: {mark['what']} ({mark['at']:.1f} s)")
         out.append(
             f'<g><title>{said}</title><line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{HEIGHT - BOTTOM}"'
@@ -126,6 +125,18 @@ def _events(report: Report, end: float) -> str:
             f'<text class="axis" x="{at:.1f}" y="{TOP - 13}" text-anchor="middle">{number}</text></g>'
         )
     return "".join(out)
+
+
+def apart(lines: Sequence[float]) -> list[float]:
+    """Where the numbers of ascending lines stand: over them, moved as far as they'd lie on each other or outside."""
+    out: list[float] = []
+    for x in lines:
+        out.append(max(x, out[-1] + CLOSE) if out else x)
+    most = float(WIDTH - RIGHT)
+    for i in reversed(range(len(out))):
+        out[i] = min(out[i], most)
+        most = out[i] - CLOSE
+    return out
 
 
 def _figure(told: str, body: Sequence[str]) -> str:
