@@ -2,9 +2,10 @@
 
 Run: `make bench-affinity` (some 10 minutes; `ARGS=--quick` 5). Prints a table, and writes the figures to
 `benchmarks/results/affinity.json`. Two real replicas of SmolLM2 behind the gateway, asked by turns with the route's
-`prefix` on and off (plain least-outstanding); every round has system prompts that no cache has seen. At first as many as
-a replica has slots, so that what differs is how often each is read; then half as many again, which a replica can keep
-only if it need not keep them all. One request for each replica is under way. The last part repeats the prompts that share nothing on two fakes whose cost is known, where a loss of 2 % can be told from noise.
+`prefix` on and off (plain least-outstanding); every round has system prompts that no cache has seen. At first as many
+as a replica has slots, so that what differs is how often each is read; then half as many again, which a replica can
+keep only if it need not keep them all. One request for each replica is under way. The last part repeats the prompts
+that share nothing on two fakes whose cost is known, where a loss of 2 % can be told from noise.
 """
 
 from __future__ import annotations
