@@ -16,7 +16,7 @@ from mainspring.bench.quantiles import SHARES, Quantiles, ranks
 from mainspring.bench.samples import DONE
 from mainspring.bench.summary import Result
 from mainspring.cli import bench_table, svg
-from mainspring.cli.frame import document, section, tiles
+from mainspring.cli.frame import chart, document, section, table, tiles
 
 CURVE = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 BINS = 40
@@ -41,12 +41,12 @@ def page(result: Result) -> str:
         rows = [[kept.limit, kept.verdict, f"{kept.share:.1%} ({kept.low:.1%} to {kept.high:.1%})"]
                 for kept in result.goodput.limits]  # fmt: skip
         said = f"<p>{escape(bench_table.goodput(result.goodput))}</p>"
-        parts.append(section("Objective", said + _table(["limit", "verdict", "requests that kept it"], rows)))
+        parts.append(section("Objective", said + table(["limit", "verdict", "requests that kept it"], rows)))
     if result.errors:
         rows = [[kind, f"{count:,}", result.said.get(kind, "")] for kind, count in result.errors.items()]
-        parts.append(section("Errors", _table(["kind", "requests", "the first said"], rows)))
+        parts.append(section("Errors", table(["kind", "requests", "the first said"], rows)))
     lines = [*bench_table.tokens(result), *bench_table.generator(result), *bench_table.notes(result)]
-    parts.append(section("What else", _table(["fact"], [[line] for line in lines])))
+    parts.append(section("What else", table(["fact"], [[line] for line in lines])))
     return document(f"Mainspring bench: {heading[0]}", parts)
 
 
@@ -81,7 +81,7 @@ def _over_time(result: Result) -> str:
     due, latency, service, _ = _columns(result)
     title = "Latency over time, ms"
     if not len(due):
-        return _chart(title, svg.empty(title))
+        return chart(title, svg.empty(title))
     edges = np.linspace(0.0, float(result.samples.due.max()) + 1e-9, BINS + 1)
     place = np.clip(np.searchsorted(edges, due, side="right") - 1, 0, BINS - 1)
     groups = [place == number for number in range(BINS)]
@@ -93,7 +93,7 @@ def _over_time(result: Result) -> str:
         svg.Line("largest", most, "b", points=False),
         svg.Line("median once sent", alone, "c", points=False),
     ]
-    return _chart(title, svg.lines(title, labels, parts, log=True, every=8), parts)
+    return chart(title, svg.lines(title, labels, parts, log=True, every=8), _keys(parts))
 
 
 def _of(times: Floats, group: np.ndarray, share: float) -> float | None:
@@ -109,7 +109,7 @@ def _curves(result: Result) -> str:
         parts.insert(1, svg.Line("first token", _curve(first), "b"))
     labels = [f"p{share * 100:g}" for share in CURVE]
     title = "Percentiles of what was answered, ms"
-    return _chart(title, svg.lines(title, labels, parts, log=True, every=2), parts)
+    return chart(title, svg.lines(title, labels, parts, log=True, every=2), _keys(parts))
 
 
 def _curve(times: Floats) -> list[float | None]:
@@ -118,9 +118,9 @@ def _curve(times: Floats) -> list[float | None]:
             for share, is_known in zip(CURVE, carried, strict=True)]  # fmt: skip
 
 
-def _chart(title: str, drawn: str, parts: Sequence[svg.Line] = ()) -> str:
-    keys = "".join(f'<span class="key {part.style}">{escape(part.name)}</span>' for part in parts)
-    return f'<figure><figcaption>{escape(title)}</figcaption><p class="keys">{keys}</p>{drawn}</figure>'
+def _keys(parts: Sequence[svg.Line]) -> str:
+    """Which line is which."""
+    return "".join(f'<span class="key {part.style}">{escape(part.name)}</span>' for part in parts)
 
 
 def _times(result: Result) -> str:
@@ -129,22 +129,8 @@ def _times(result: Result) -> str:
         unit, scale = bench_table.unit(times)
         points = [bench_table.point(getattr(times, f"p{share * 100:.0f}"), scale) for share in SHARES]
         rows.append([f"{NAMES.get(name, name)}, {unit}", f"{times.samples:,}", *points, _most(times, scale)])
-    return _table(["time", "samples", "p50", "p95", "p99", "largest"], rows)
+    return table(["time", "samples", "p50", "p95", "p99", "largest"], rows)
 
 
 def _most(times: Quantiles, scale: float) -> str:
     return bench_table.number(times.largest, scale) + (" or more" if times.timed_out else "")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    names = "".join(f'<th class="words">{escape(name)}</th>' for name in head)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="words" data-name="{escape(name)}">{escape(value)}</td>'
-            for name, value in zip(head, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><br>"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from mainspring.cli import svg
+from mainspring.cli import frame, svg
 from mainspring.cli.fleet_table import asks, money, rests, seconds, short, shown, span, verdict, why
-from mainspring.cli.frame import document, section, tiles
+from mainspring.cli.frame import chart, document, section, tiles
 from mainspring.sizing import words
 from mainspring.sizing.answer import Answer
 from mainspring.sizing.fleet import Fleets, Load
@@ -50,7 +50,7 @@ def _overview(fleets: Fleets) -> str:
         )
     head = ["endpoint", "as written", "$ a month", "verdict", "the cheapest that will do", "$ a month of its parts"]
     checks = [[f"{'✓' if check.met else '✗'} {check.says}"] for check in fleets.shared]
-    return _table("", head, rows) + (_table("Pools that are shared", ["finding"], checks) if checks else "")
+    return frame.table(head, rows, "") + (frame.table(["finding"], checks, "Pools that are shared") if checks else "")
 
 
 def _head(stack: str, fleets: Fleets) -> str:
@@ -73,15 +73,15 @@ def _endpoint(answer: Answer, loads: Sequence[Load]) -> str:
     if answer.written is not None:
         judged = answer.written.judged
         rows = [[("✓ " if check.met else "✗ ") + check.name, check.says] for check in judged.checks]
-        parts.append(_table("The fleet as written", ["need", "finding"], rows))
+        parts.append(frame.table(["need", "finding"], rows, "The fleet as written"))
     parts.append(_fleets(answer))
     for audit in answer.audits:
         rows = [[finding.code, finding.says] for finding in audit.findings]
-        parts.append(_table(f"Quoted: {words.dollars(audit.quoted)} a month", ["what", "finding"], rows))
+        parts.append(frame.table(["what", "finding"], rows, f"Quoted: {words.dollars(audit.quoted)} a month"))
     if answer.soak is not None:
         says = [[line] for line in answer.soak.says()]
-        parts.append(_table("What the canary can say", ["finding"], says))
-    parts.append(_table("What this rests on", ["basis"], [[line] for line in rests(answer)]))
+        parts.append(frame.table(["finding"], says, "What the canary can say"))
+    parts.append(frame.table(["basis"], [[line] for line in rests(answer)], "What this rests on"))
     return "".join(parts)
 
 
@@ -119,7 +119,7 @@ def _costs(answer: Answer) -> str:
         values.append(one.fleet.dollars)
     if not values:
         return ""
-    return _chart("Dollars a month, devices alone", svg.bars("Dollars a month", labels, values))
+    return chart("Dollars a month, devices alone", svg.bars("Dollars a month", labels, values))
 
 
 def _latency(answer: Answer, loads: Sequence[Load]) -> str:
@@ -138,7 +138,7 @@ def _latency(answer: Answer, loads: Sequence[Load]) -> str:
     drawn = svg.lines(title, labels, lines, every=max(1, len(labels) // 6))
     keys = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
     promised = f" (promised: {words.seconds(limit)})" if limit else ""
-    return _chart(title + promised, drawn, keys)
+    return chart(title + promised, drawn, keys)
 
 
 def _changes(answer: Answer) -> str:
@@ -155,17 +155,12 @@ def _changes(answer: Answer) -> str:
         title += f" (nothing will do at {', '.join(missing)})" if missing else ""
         if known:
             labels, values = [label for _, label, _ in bars], [value for *_, value in bars]
-            charts.append(_chart(title, svg.bars(title, labels, values)))
+            charts.append(chart(title, svg.bars(title, labels, values)))
     return "".join(charts)
 
 
 def _label(row: Row) -> str:
     return row.setting.split(" ")[0] if row.times is None else f"x{row.times:g}"
-
-
-def _chart(title: str, drawn: str, keys: str = "") -> str:
-    legend = f'<p class="keys">{keys}</p>' if keys else ""
-    return f"<figure><figcaption>{escape(title)}</figcaption>{legend}{drawn}</figure>"
 
 
 def _fleets(answer: Answer) -> str:
@@ -177,11 +172,11 @@ def _fleets(answer: Answer) -> str:
         count = f"{fleet.replicas} = {words.count(fleet.devices, fleet.way.unit)}"
         rows.append([str(fleet.way), count, cost, p95, asks(sized), why(answer, sized)])
     head = ["fleet", "replicas", "$ a month", "p95 at the peak", "asks", "why"]
-    table = _table("What is enough", head, rows) if rows else ""
+    table = frame.table(head, rows, "What is enough") if rows else ""
     lost = [[str(one.way), one.why] for one in answer.ranking.refused]
     if not lost:
         return table
-    rest = _table(f"{len(lost)} ways that will not do", ["way", "why"], lost)
+    rest = frame.table(["way", "why"], lost, f"{len(lost)} ways that will not do")
     return f"{table}<details><summary>{len(lost)} ways that will not do</summary>{rest}</details><br>"
 
 
@@ -192,21 +187,7 @@ def _levers(fleets: Fleets) -> str:
         for row in fleets.levers.rows
     ]
     head = ["lever", "saves alone, $ a month", "saves on top of those before", "bill after it"]
-    table = _table(f"Of {words.dollars(fleets.levers.base)} a month", head, rows)
+    table = frame.table(head, rows, f"Of {words.dollars(fleets.levers.base)} a month")
     labels = ["written", *(row.lever.replace("right-size", "size") for row in fleets.levers.rows)]
     values = [fleets.levers.base, *(row.total for row in fleets.levers.rows)]
-    return _chart("The bill after each lever", svg.bars("The bill after each lever", labels, values)) + table
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    names = "".join(f'<th class="words">{escape(name)}</th>' for name in head)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="words" data-name="{escape(name)}">{escape(cell)}</td>'
-            for name, cell in zip(head, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><caption>{escape(title)}</caption><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><br>"
+    return chart("The bill after each lever", svg.bars("The bill after each lever", labels, values)) + table

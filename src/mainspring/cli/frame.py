@@ -1,7 +1,7 @@
-"""What the pages have in common: one HTML file that works offline, sections, tiles.
+"""What the pages have in common: one HTML file that works offline, sections, charts, tables, tiles.
 
-What this is: rendering, pure. Who calls it: `demo/page.py`, `fleet_page.py`. What it must never do: put text into a
-page without escaping it.
+What this is: rendering, pure. Who calls it: `fleet_page.py`, `bench_page.py`, the demos' pages. What it must never do:
+put text into a page without escaping it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,28 @@ def document(title: str, parts: Sequence[str]) -> str:
 def section(title: str, body: str) -> str:
     """A part of the page under a heading; `body` is HTML."""
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def chart(title: str, drawn: str, keys: str = "") -> str:
+    """A drawing under its title; `keys` are HTML that says what is what in it."""
+    legend = f'<p class="keys">{keys}</p>' if keys else ""
+    return f"<figure><figcaption>{escape(title)}</figcaption>{legend}{drawn}</figure>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> str:
+    """Rows of words; on a narrow screen each cell says its column."""
+    names = "".join(f'<th class="words">{escape(name)}</th>' for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="words" data-name="{escape(name)}">{escape(cell)}</td>'
+            for name, cell in zip(head, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    above = "" if caption is None else f"<caption>{escape(caption)}</caption>"
+    return f"<table>{above}<thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><br>"
 
 
 def tiles(several: Sequence[tuple[str, str, str]]) -> str:

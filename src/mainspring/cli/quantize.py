@@ -6,18 +6,17 @@ What it must never do: convert or judge anything itself.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-import time
-from typing import Any
 
 import click
 
 from mainspring.cli.client import Client, ask
+from mainspring.cli.following import Row, hold_to, verdict_of
 from mainspring.cli.output import Options, emit, pass_options, state, talk
-from mainspring.errors import MainspringError, ObjectiveNotMet
+from mainspring.errors import MainspringError
 
-Row = dict[str, Any]
 _ROWS = (
     ("size", "size"),
     ("memory", "memory"),
@@ -50,30 +49,9 @@ def quantize(options: Options, model: str, to: str, version: str | None, *, deta
         return
     ident = found.group(1)
     try:
-        _show(options, client, ident, _watch(client, ident))
+        _show(options, client, ident, verdict_of(client, ident, functools.partial(_progress, ident)))
     except KeyboardInterrupt:
         talk(f"detached; it goes on: `mainspring runs show {ident}`")
-
-
-def _watch(client: Client, ident: str) -> Row:
-    """Follow the run to its verdict, and give that. Raises `MainspringError` when the run fails."""
-    shown = ""
-    while True:
-        row = next((r for r in client.get("/v1/runs") if r["id"] == ident), None)
-        text = _progress(ident, row)
-        if text != shown:
-            talk(text)
-            shown = text
-        if row and row["state"] == "failed":
-            raise MainspringError("run-failed", f"`{ident}` failed: {row['error']}", f"mainspring runs show {ident}")
-        if row and row["state"] == "succeeded":
-            verdict = next(
-                (r["value"] for r in client.get("/v1/records", kind="gate") if r["value"]["run"] == ident), None
-            )
-            if verdict is not None:
-                found: Row = verdict
-                return found
-        time.sleep(0.3)
 
 
 def _progress(ident: str, row: Row | None) -> str:
@@ -113,9 +91,7 @@ def _show(options: Options, client: Client, ident: str, verdict: Row) -> None:
         told = {"run": ident, "model": verdict["model"], "version": verdict["version"], "passed": verdict["passed"]}
         emit({**told, "to": gate.get("converted", ""), "champion": gate.get("champion", ""), "before": before,
               "after": after, "items": verdict["items"], "notes": _notes(client, ident)}, options.output)  # fmt: skip
-    if not verdict["passed"]:
-        message = f"version {verdict['version']} was refused: {verdict['note']}"
-        raise ObjectiveNotMet("refused", message, f"mainspring gate {verdict['model']}@{verdict['version']}")
+    hold_to(verdict)
     talk(f"version {verdict['version']} passed; `mainspring status` shows its rollout")
 
 

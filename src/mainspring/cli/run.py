@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 
 import click
 
 from mainspring.cli.client import Client, ask
+from mainspring.cli.following import Row, hold_to, verdict_of
 from mainspring.cli.output import Options, pass_options, talk
-from mainspring.errors import MainspringError, ObjectiveNotMet
 
 
 @click.command()
@@ -31,19 +30,15 @@ def run(options: Options, pipeline: str, *, wait: bool) -> None:
 
 
 def _watch(client: Client, ident: str) -> None:
-    shown = ""
-    while True:
-        row = next((r for r in client.get("/v1/runs") if r["id"] == ident), None)
+    """Follow the run to its verdict, and say that. Raises as `following` does."""
+
+    def progress(row: Row | None) -> str:
         text = f"{ident}: {row['state']} {row['step']}".rstrip() if row else f"{ident}: starts"
-        text = _held_up(client) or text
-        if text != shown:
-            talk(text)
-            shown = text
-        if row and row["state"] == "failed":
-            raise MainspringError("run-failed", f"`{ident}` failed: {row['error']}", f"mainspring runs show {ident}")
-        if row and row["state"] == "succeeded" and _judged(client, ident):
-            return
-        time.sleep(0.3)
+        return _held_up(client) or text
+
+    verdict = verdict_of(client, ident, progress)
+    hold_to(verdict)
+    talk(f"version {verdict['version']} passed: {verdict['note']}")
 
 
 def _held_up(client: Client) -> str:
@@ -51,15 +46,3 @@ def _held_up(client: Client) -> str:
     seen = client.get("/v1/status", counts="false")["conditions"]
     return next((f"held up: {re.sub(' [(][0-9]+ times.*', '', c['message'])}; see `mainspring doctor`" for c in seen
                  if c["about"] == "loop" and c["status"] == "false"), "")  # fmt: skip
-
-
-def _judged(client: Client, ident: str) -> bool:
-    """Say what the gates said, once they have. Raises `ObjectiveNotMet`."""
-    verdict = next((r["value"] for r in client.get("/v1/records", kind="gate") if r["value"]["run"] == ident), None)
-    if verdict is None:
-        return False
-    if not verdict["passed"]:
-        message = f"version {verdict['version']} was refused: {verdict['note']}"
-        raise ObjectiveNotMet("refused", message, f"mainspring gate {verdict['model']}@{verdict['version']}")
-    talk(f"version {verdict['version']} passed: {verdict['note']}")
-    return True

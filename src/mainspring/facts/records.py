@@ -14,7 +14,8 @@ FIRST_EDGES: tuple[float, ...] = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
     *(160.0, 640.0, 2560.0),
 )
-"""Upper edges of the buckets that times to the first token are counted in, seconds: those of vLLM's own metric."""
+"""Upper edges of the buckets that times to the first token are counted in, seconds: those of vLLM's own
+`vllm:time_to_first_token_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ import time
 
 import msgspec
 
-from mainspring.decide.admit import retry_after
 from mainspring.gateway import errors, tail
-from mainspring.gateway.desk import Desk
+from mainspring.gateway.desk import Desk, signed
 from mainspring.gateway.exchange import FLOWING, OVER, Exchange, Outcome
 from mainspring.gateway.log import Row, row
 from mainspring.gateway.metrics import Counts
@@ -65,8 +64,7 @@ class Completion(Exchange):
             if status == 503:
                 busy = self.revision is not None and not self.revision.is_empty
                 code = "overloaded" if busy else "no_replica"
-                traffic = self.route.traffic
-                extra = b"retry-after: %d\r\n" % retry_after(traffic.inside, traffic.rate())
+                extra = self.route.again()
             outcome.body = errors.body(status, outcome.error, code)
         elif status == 200:
             try:
@@ -88,14 +86,9 @@ class Completion(Exchange):
     def _reply(self, outcome: Outcome, extra: bytes) -> None:
         request = self.request
         overhead = (time.perf_counter() - request.arrived - outcome.upstream) * 1e6
-        request.reply(outcome.status, outcome.body, self._lines(outcome.header, overhead) + extra)
+        request.reply(outcome.status, outcome.body, signed(self.shown, outcome.header, overhead) + extra)
         if outcome.status == 200:
             self.desk.copies.offer(self)
-
-    def _lines(self, revision: bytes, overhead: float) -> bytes:
-        return b"x-request-id: %b\r\nx-mainspring-revision: %b\r\nx-mainspring-overhead-us: %d\r\n" % (
-            self.shown, revision, overhead,
-        )  # fmt: skip
 
     # --- an answer in pieces
 
@@ -155,7 +148,7 @@ class Completion(Exchange):
         if not self.route.mirrors:
             self.body = request.body = b""  # it is not sent again, and a stream may last
         request.on_slow = self.slow
-        request.begin(200, self._lines(revision, overhead) + _STREAM_LINES, EVENTS)
+        request.begin(200, signed(self.shown, revision, overhead) + _STREAM_LINES, EVENTS)
 
     def _refused(self, stream: tail.Stream) -> None:
         """An error is the first that comes: it can still be an answer with a status of its own."""

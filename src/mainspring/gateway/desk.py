@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 AGAIN = b"retry-after: 1\r\n"
 
 
+def signed(id: bytes, revision: bytes, overhead: float) -> bytes:
+    """The lines that each answer carries; `overhead` is in microseconds."""
+    return b"x-request-id: %b\r\nx-mainspring-revision: %b\r\nx-mainspring-overhead-us: %d\r\n" % (
+        id, revision, overhead,
+    )  # fmt: skip
+
+
 class Desk:
     """The parts of one worker."""
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
+from mainspring.facts.records import FIRST_EDGES
+
 EDGES: tuple[float, ...] = tuple(round(0.0005 * 2 ** (i / 2), 9) for i in range(32))
 """Upper edges of the latency buckets, seconds."""
-
-TTFT_EDGES: tuple[float, ...] = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
-)  # fmt: skip
-"""Seconds to the first token: the edges of vLLM's `vllm:time_to_first_token_seconds`."""
 
 GAP_EDGES: tuple[float, ...] = (
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
@@ -57,7 +53,7 @@ class Words:
     __slots__ = ("accepted", "cached", "drafted", "ends", "gaps", "open", "output", "prompt", "ttft")
 
     def __init__(self) -> None:
-        self.ttft = Histogram(TTFT_EDGES)
+        self.ttft = Histogram(FIRST_EDGES)
         self.gaps = Histogram(GAP_EDGES)
         self.prompt = self.output = self.cached = self.drafted = self.accepted = 0
         self.open = 0  # streams

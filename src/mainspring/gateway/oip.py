@@ -14,10 +14,9 @@ import time
 
 import msgspec
 
-from mainspring.decide.admit import retry_after
 from mainspring.facts.records import TruthRecord
 from mainspring.gateway import binary, wire
-from mainspring.gateway.desk import AGAIN, Desk
+from mainspring.gateway.desk import AGAIN, Desk, signed
 from mainspring.gateway.exchange import OVER, Exchange, Outcome
 from mainspring.gateway.log import Row, row
 from mainspring.gateway.mirror import Copy
@@ -101,8 +100,7 @@ class Prediction(Exchange):
             request.reply(
                 outcome.status,
                 outcome.body,
-                b"x-request-id: %b\r\nx-mainspring-revision: %b\r\nx-mainspring-overhead-us: %d\r\n%b"
-                % (self.shown, outcome.header, overhead, AGAIN if outcome.status == 503 else b""),
+                signed(self.shown, outcome.header, overhead) + (AGAIN if outcome.status == 503 else b""),
             )
             if copy is not None:
                 desk.mirror.pay(copy)
@@ -227,9 +225,7 @@ class OipDoor:
             return
         traffic = route.traffic
         if traffic.inside >= route.queue:
-            message = f"`{route.name}` has {traffic.inside} requests waiting, which is its `queue`"
-            wait = b"retry-after: %d\r\n" % retry_after(traffic.inside, traffic.rate())
-            desk.reject(request, 503, "queue", message, wait)
+            desk.reject(request, 503, "queue", route.full(), route.again())
             return
         traffic.inside += 1
         traffic.requests += 1

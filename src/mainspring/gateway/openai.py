@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mainspring.decide.admit import admit, retry_after
+from mainspring.decide.admit import admit
 from mainspring.gateway import asking, errors
 from mainspring.gateway.asking import Asking, Refused
 from mainspring.gateway.completion import Completion
@@ -145,10 +145,8 @@ class OpenAiDoor:
         traffic = route.traffic
         if traffic.inside >= route.queue:
             status = admit(traffic.inside, route.queue, route.free())
-            wait = b"retry-after: %d\r\n" % retry_after(traffic.inside, traffic.rate())
-            message = f"`{route.name}` has {traffic.inside} requests waiting, which is its `queue`"
             code = "overloaded" if status == 503 else ""
-            self.reject(request, status, "queue", message, code, headers=wait)
+            self.reject(request, status, "queue", route.full(), code, headers=route.again())
             return
         body, hide = request.body, False
         if said.stream:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.decide import affinity, nearest, pick
+from mainspring.decide.admit import retry_after
 from mainspring.decide.routes import EndpointRoutes, RevisionRoute
 from mainspring.gateway.prefix import Blocks, PrefixIndex
 from mainspring.gateway.upstream import Upstream
@@ -223,6 +224,14 @@ class Endpoint:
         if not name or name == live or name not in self.revisions:
             return ""
         return name if pick.mirrored(chance(self.name, id, b"mirror"), self._mirror_share) else ""
+
+    def full(self) -> str:
+        """What is said to a request that finds no room."""
+        return f"`{self.name}` has {self.traffic.inside} requests waiting, which is its `queue`"
+
+    def again(self) -> bytes:
+        """The line of a header that says when to try again."""
+        return b"retry-after: %d\r\n" % retry_after(self.traffic.inside, self.traffic.rate())
 
     def free(self) -> int:
         """Requests that its replicas could take at once; -1 when none can be asked."""

@@ -71,6 +71,10 @@ class Draft:
     def now(self) -> Now:
         return self.s.now
 
+    def champion(self, model: str) -> str:
+        """The number of a model's champion; "" while there is none."""
+        return self.models[model].champion if model in self.models else ""
+
     def do(self, action: Action, because: str, *, cause: str = "", keeps: bool = False) -> bool:
         """Add a step, and say whether it may be counted on. False: it waits for a person, so remember nothing of it.
 

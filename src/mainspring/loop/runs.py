@@ -103,7 +103,7 @@ def _start(
     asked: bool = False,
 ) -> bool:
     memory = draft.pipelines.get(pipeline, PipelineMemory())
-    champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
+    champion = draft.champion(spec.produces)
     version = version_of(draft, spec.produces, champion) if champion else None
     judged = version_of(draft, spec.produces, candidate) if candidate else None
     first = champion == ""
@@ -248,7 +248,7 @@ def _changed(draft: Draft, name: str, spec: PipelineSpec) -> None:
     if not spec.content or memory.count == 0 or memory.content == spec.content:
         return
     busy = _busy(draft, name, spec)
-    champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
+    champion = draft.champion(spec.produces)
     version = version_of(draft, spec.produces, champion) if champion else None
     if not busy and version is not None and dict(memory.contents).get(version.run) == spec.content:
         draft.pipelines[name] = replace(memory, content=spec.content)  # the champion's own again: nothing to make
@@ -278,7 +278,7 @@ def _conversion(draft: Draft, name: str, spec: PipelineSpec) -> None:
         if any(answer.request == request.id for answer in draft.answers):
             continue  # by another pipeline of the same model
         convert = str(request.args.get("to") or "")
-        champion = draft.models[spec.produces].champion if spec.produces in draft.models else ""
+        champion = draft.champion(spec.produces)
         number = str(request.args.get("version") or champion)
         version = version_of(draft, spec.produces, number) if number else None
         never, busy = _no_conversion(spec.produces, convert, number, version), _busy(draft, name, spec)

@@ -36,7 +36,7 @@ def serve(draft: Draft) -> None:
 
 
 def _versions_wanted(draft: Draft, name: str, endpoint: Endpoint) -> list[str]:
-    champion = draft.models[endpoint.model_name].champion if endpoint.model_name in draft.models else ""
+    champion = draft.champion(endpoint.model_name)
     versions = [champion] if champion else []
     rollout = draft.rollouts.get(name)
     if rollout is not None and rollout.candidate not in versions:

@@ -21,7 +21,7 @@ from mainspring.decide.price import Usage
 from mainspring.facts.records import FIRST_EDGES
 from mainspring.loop.readings import Quality
 from mainspring.monitoring.answers import COUNTS, FIRST, quality_of
-from mainspring.monitoring.segments import DAY, FAILED, LIVE, MIRROR, OK
+from mainspring.monitoring.segments import DAY, FAILED, LIVE, MIRROR, OK, SPOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def spoken(db: sqlite3.Connection) -> tuple[Spoken, ...]:
         "SELECT endpoint, revision, role, bucket, sum(streams) FROM firsts GROUP BY 1, 2, 3, 4"
     ):
         firsts.setdefault((endpoint, revision, role), [0] * (len(FIRST_EDGES) + 1))[bucket] = streams
-    sums = ", ".join(f"sum({c})" for c in ("answers", "prompt", "output", "cached", "drafted", "accepted", "cut"))
+    sums = ", ".join(f"sum({c})" for c in SPOKEN)
     return tuple(
         Spoken(
             endpoint, revision, "live" if role == LIVE else "mirror", *numbers,

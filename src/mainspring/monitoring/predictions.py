@@ -25,7 +25,7 @@ from mainspring.decide.price import Usage
 from mainspring.errors import EnvironmentError_
 from mainspring.loop.readings import Query, Readings
 from mainspring.monitoring import answers, lookups
-from mainspring.monitoring.segments import Batch, Layout, decode, split
+from mainspring.monitoring.segments import SPOKEN, Batch, Layout, decode, split
 
 PIECE = 8 << 20  # bytes read at a time: some 6,000 records of 20 inputs
 KEEP = 86400.0  # real seconds that a finished segment is kept at least
@@ -85,10 +85,9 @@ _PUT_TALLY = (
     "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, revision, role, day) DO UPDATE SET "
     "records = records + excluded.records, compute = compute + excluded.compute"
 )
-_SPOKEN = ("answers", "prompt", "output", "cached", "drafted", "accepted", "cut")
 _PUT_SPOKEN = (
     f"INSERT INTO spoken VALUES ({', '.join('?' * 11)}) ON CONFLICT (endpoint, revision, role, day) DO UPDATE SET "
-    + ", ".join(f"{column} = {column} + excluded.{column}" for column in _SPOKEN)
+    + ", ".join(f"{column} = {column} + excluded.{column}" for column in SPOKEN)
 )
 _PUT_FIRST = (
     "INSERT INTO firsts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, revision, role, day, bucket) DO UPDATE SET "

@@ -27,6 +27,8 @@ _SANE = 1e11  # seconds; an event time or duration beyond is no time
 _LONGEST = 1e6  # seconds; a request that claims more is not believed
 _MOST_ROWS = 100_000
 _MOST_TOKENS = 10**9
+SPOKEN = ("answers", "prompt", "output", "cached", "drafted", "accepted", "cut")
+"""What is counted of a language model's answers, in the order of the columns; the middle five are tokens."""
 DAY = 86400.0
 
 
@@ -96,7 +98,7 @@ class Batch:
     truths: list[tuple[str, str, float, float]] = field(default_factory=list)  # endpoint, id, at, value
     owed: list[tuple[str, str, str]] = field(default_factory=list)  # endpoint, id, mirror revision
     tallies: dict[Tally, list[int]] = field(default_factory=dict)  # [records, compute in nanoseconds]
-    spoken: dict[Tally, list[int]] = field(default_factory=dict)  # [answers, tokens by kind as in `_spoken`, cut]
+    spoken: dict[Tally, list[int]] = field(default_factory=dict)  # as `SPOKEN` names them
     firsts: dict[tuple[str, str, int, int, int], int] = field(default_factory=dict)  # tally and bucket: streams
     records: int = 0
     bad: int = 0
@@ -163,11 +165,12 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
         return
     batch.records += 1
     role = LIVE if r.role == "live" else MIRROR
-    tally = batch.tallies.setdefault((r.endpoint, r.revision, role, int(r.at // DAY)), [0, 0])
+    key = (r.endpoint, r.revision, role, int(r.at // DAY))
+    tally = batch.tallies.setdefault(key, [0, 0])
     tally[0] += 1
     tally[1] += round(r.compute * 1e9)
     if r.prompt_tokens or r.end:
-        _spoken(r, (r.endpoint, r.revision, role, int(r.at // DAY)), batch)
+        _spoken(r, key, batch)
     if r.owes:
         batch.owed.append((r.endpoint, r.id, r.owes))
     status = r.status
@@ -201,7 +204,7 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
 
 def _spoken(r: _Prediction, key: Tally, batch: Batch) -> None:
     """Count what a language model said."""
-    told = batch.spoken.setdefault(key, [0] * 7)
+    told = batch.spoken.setdefault(key, [0] * len(SPOKEN))
     cut = r.end in ("cut", "late")
     for i, n in enumerate((1, r.prompt_tokens, r.output_tokens, r.cached_tokens, r.drafted, r.accepted, cut)):
         told[i] += n

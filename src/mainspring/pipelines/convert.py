@@ -10,9 +10,7 @@ conversion see a held-out row, or make a version that is the champion over again
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from mainspring.artefacts.manifest import Manifest
 from mainspring.errors import ArtefactError, MainspringError
 from mainspring.pipelines import work
 from mainspring.pipelines.cache import Entry
-from mainspring.pipelines.files import digest_file
+from mainspring.pipelines.files import digest_file, installed, link
 from mainspring.pipelines.job import Job
 from mainspring.pipelines.run import Run
 from mainspring.pipelines.table import Bounds, Rows
@@ -94,7 +92,7 @@ def _source(run: Run, kind: str) -> Manifest:
 
 def _parts(job: Job, source: Manifest) -> dict[str, Any]:
     """What a converted model depends on, beside the rows."""
-    return {"source": source.digest, "to": job.spec.convert, "tools": _versions()}
+    return {"source": source.digest, "to": job.spec.convert, "tools": installed(_TOOLS)}
 
 
 def _packaged(run: Run, made: Entry, source: Manifest) -> Entry:
@@ -166,7 +164,7 @@ def package(job: Job, key: str, converted: str) -> None:
         for path in source.iterdir():
             if path.name not in (MODEL, WEIGHTS, "manifest.json"):
                 shutil.copyfile(path, inside / path.name)
-        _same_file(entry.path, inside / entry.path.name)
+        link(entry.path, inside / entry.path.name)
         save_manifest(
             inside,
             replace(
@@ -175,27 +173,10 @@ def package(job: Job, key: str, converted: str) -> None:
                 digest=f"sha256:{entry.saved.digest}",
                 precision=job.spec.convert,
                 made_of=manifest.digest,
-                created_with={**manifest.created_with, **_versions()},
+                created_with={**manifest.created_with, **installed(_TOOLS)},
             ),
         )
         return Saved("file", f"artefact/{entry.path.name}", entry.saved.digest)
 
     job.cache.put_files(key, make, {})
     print(f"{entry.path.stat().st_size:,} bytes, made of {manifest.digest}")
-
-
-def _same_file(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links, or too many of them: a copy is as good
-        shutil.copyfile(source, target)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _TOOLS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -25,6 +25,7 @@ from mainspring.artefacts.load import MODEL, load_manifest
 from mainspring.artefacts.score import Scorer
 from mainspring.loop.snapshot import Footprint
 from mainspring.pipelines.package import raw_columns
+from mainspring.pipelines.spread import spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,8 +71,8 @@ def compare(
             memory=resident[which],
             latency_p95=float(np.median(p95[which][1:])),
             throughput=float(np.median(rate[which][1:])),
-            latency_spread=_spread(p95[which][1:]),
-            throughput_spread=_spread(rate[which][1:]),
+            latency_spread=spread(p95[which][1:]),
+            throughput_spread=spread(rate[which][1:]),
         )
         for which in (0, 1)
     )
@@ -91,12 +92,6 @@ def _seconds(scorer: Scorer, columns: Columns) -> float:
     began = time.perf_counter()
     scorer.score(columns)
     return time.perf_counter() - began
-
-
-def _spread(values: list[float]) -> float:
-    """Half of the middle half's width, as a share of the median."""
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return float((high - low) / 2 / middle)
 
 
 class _Weighing:

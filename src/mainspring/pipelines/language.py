@@ -10,9 +10,6 @@ Who calls it: the host. What it must never do: import the user's code, or copy w
 
 from __future__ import annotations
 
-import errno
-import importlib.metadata
-import os
 import shutil
 import sys
 from dataclasses import asdict, replace
@@ -27,15 +24,13 @@ from mainspring.loop.snapshot import StepSeen
 from mainspring.pipelines import convert, signature, work
 from mainspring.pipelines.cache import Entry
 from mainspring.pipelines.evaluate import evaluate
-from mainspring.pipelines.files import new_folder, read_json, write_json
+from mainspring.pipelines.files import installed, link, new_folder, read_json, write_json
 from mainspring.pipelines.job import Job
 from mainspring.pipelines.run import Run
 from mainspring.pipelines.seen import gate_from
 from mainspring.pipelines.sources import Fetched, fetch_weights
 from mainspring.pipelines.values import Saved
 from mainspring.pipelines.work import Function
-
-_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class LanguageRun(Run):
@@ -177,16 +172,6 @@ def package(job: Job, key: str, weights: Fetched) -> None:
     print(f"settings: {told or 'none'}")
 
 
-def link(source: Path, target: Path) -> None:
-    """The same bytes under another name: a hard link where the file system lets it, else a copy. Raises `OSError`."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        shutil.copyfile(source, target)
-
-
 def _is(folder: Path, manifest: Manifest) -> bool:
     try:
         return load_manifest(folder) == manifest and (folder / WEIGHTS).is_file()
@@ -205,10 +190,4 @@ def _metrics(measured: dict[str, Any]) -> dict[str, float]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": ".".join(str(n) for n in sys.version_info[:3])}
-    for name in ("xllamacpp", "mainspring"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": ".".join(str(n) for n in sys.version_info[:3]), **installed(("xllamacpp", "mainspring"))}

@@ -6,7 +6,6 @@ pickle into an artefact, or let one out whose answers differ from the model's.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from mainspring.decide.drift import psi
 from mainspring.decide.reference import FeatureReference, Reference
 from mainspring.errors import ArtefactError, UserCodeError
 from mainspring.pipelines.export import to_onnx
+from mainspring.pipelines.files import installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,13 +183,8 @@ def _feature(trained: Trained, field: Field, window: float) -> FeatureReference:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": ".".join(str(n) for n in sys.version_info[:3])}
-    for name in ("scikit-learn", "skl2onnx", "onnx", "numpy", "pandas"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    names = ("scikit-learn", "skl2onnx", "onnx", "numpy", "pandas")
+    return {"python": ".".join(str(n) for n in sys.version_info[:3]), **installed(names)}
 
 
 def score_of(folder: Path) -> FeatureReference | None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mainspring.bench.load import closed
 from mainspring.bench.plan import Plan
@@ -25,6 +24,7 @@ from mainspring.bench.prompts import Bodies
 from mainspring.bench.samples import DONE
 from mainspring.pipelines.candidate import Served
 from mainspring.pipelines.load import TIMEOUT, target
+from mainspring.pipelines.spread import spread
 
 ROUNDS = 12
 FEWEST, BUDGET = 4, 30.0  # rounds that there are at least; seconds after which no other one begins
@@ -85,7 +85,7 @@ def weigh(own: Served, other: Served, asked: Sequence[dict[str, Any]], slots: in
 def _speed(own: _Rounds, other: _Rounds) -> Speed:
     """Medians of the rounds, and how far the rounds' ratios to the other's lie apart: a busy moment hits both."""
     p95 = float(np.median(own.p95)) if len(own.lengths | other.lengths) == 1 else math.nan
-    spreads = [_spread(np.divide(a, b)) for a, b in ((own.p95, other.p95), (own.rate, other.rate))]
+    spreads = [spread(np.divide(a, b)) for a, b in ((own.p95, other.p95), (own.rate, other.rate))]
     return Speed(p95, float(np.median(own.rate)), *spreads)
 
 
@@ -117,12 +117,6 @@ def _round(served: Served, bodies: Bodies, slots: int, into: _Rounds) -> None:
     into.p95.append(float(np.quantile(took, 0.95)))
     into.rate.append(float(samples.output[done].sum() / (samples.end[done].max() - samples.begun.min())))
     into.lengths.update(int(one) for one in samples.output[done])
-
-
-def _spread(ratios: NDArray[np.float64]) -> float:
-    """Half of the middle half's width, as a share of the middle."""
-    low, middle, high = (float(one) for one in np.quantile(ratios, [0.25, 0.5, 0.75]))
-    return (high - low) / 2 / middle if middle > 0 else math.inf
 
 
 def _tell(served: Served, rounds: _Rounds, slots: int) -> None:

@@ -10,8 +10,6 @@ secret into a command line, a log or an error.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets as chance
 from pathlib import Path
 
@@ -40,6 +38,4 @@ def _made(path: Path) -> Path:
     if not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)
         write_whole(str(path), chance.token_hex(32).encode())
-        with contextlib.suppress(OSError):
-            os.chmod(path, 0o600)
     return path
