@@ -213,10 +213,12 @@ def affine(*, hits: bool = True, blocks: bool = True) -> Policy:
         turn += 1
         names = [str(at) for at in range(len(replicas))]
         hit, total = index.hits(prompt.blocks, names if hits else [""] * len(names)), len(prompt.blocks)
-        if blocks:
+        counts = [one.outstanding for one in replicas]
+        if hits and not affinity.differ(hit):
+            at = pick.replica(counts, turn)  # type: ignore[arg-type]
+        elif blocks:
             at = affinity.choose([one.work for one in replicas], 0, hit, total, -1, turn, total)
         else:
-            counts = [one.outstanding for one in replicas]
             at = affinity.choose(counts, replicas[0].machine.slots, hit, total, -1, turn)
         prompt.charged = total - hit[at]
         index.note(prompt.blocks, names[at])

@@ -149,11 +149,17 @@ class Streamed:
         return self.output / self.seconds
 
 
-def streamed(address: str, bodies: Sequence[bytes], at_once: int) -> Streamed:
-    """Send chat requests, `at_once` open at a time. Raises `SystemExit` when one is not answered whole."""
-    calls = [Call(0.0, request(PATH, body)) for body in bodies]
+def streamed(address: str, bodies: Sequence[bytes], at_once: int, due: Sequence[float] = ()) -> Streamed:
+    """Send chat requests, `at_once` open at a time, or each when it is `due` (seconds from now).
+
+    Raises `SystemExit` when one is not answered whole.
+    """
+    calls = [Call(at, request(PATH, body)) for at, body in zip(due or [0.0] * len(bodies), bodies, strict=True)]
     with Client(address, warm=0) as client:
-        client.closed_loop(calls, lambda status, body: status == 200 and b"data: [DONE]" in body[-32:], at_once, 300.0)
+        if due:
+            client.open_loop(calls, _whole, 300.0)
+        else:
+            client.closed_loop(calls, _whole, at_once, 300.0)
     for call in calls:
         if not call.right:
             raise SystemExit(f"error: a stream of {address} was not whole: {call.status} {call.body[-500:]!r}")
@@ -165,6 +171,10 @@ def streamed(address: str, bodies: Sequence[bytes], at_once: int) -> Streamed:
         sum(one["prompt_tokens"] for one in usages),
         sum((one.get("prompt_tokens_details") or {}).get("cached_tokens", 0) for one in usages),
     )
+
+
+def _whole(status: int, body: bytes) -> bool:
+    return status == 200 and b"data: [DONE]" in body[-32:]
 
 
 def events(body: bytes) -> list[bytes]:

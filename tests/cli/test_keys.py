@@ -54,6 +54,8 @@ def test_a_key_is_made_shown_once_listed_and_revoked(folder: Path, capsys: pytes
         (["create", "chatt"], "did you mean `chat`?"),
         (["create", "chat", "--expires", "soon"], "`soon`"),
         (["create", "chat", "--name", "a\nb"], "is no name"),
+        (["rotate", "k7"], "there is no key `k7`"),
+        (["rotate", "k7", "--overlap", "long"], "`long`"),
         (["revoke", "k7"], "there is no key `k7`"),
         (["create"], "mainspring keys create --help"),
     ],
@@ -63,6 +65,22 @@ def test_bad_input_is_told(folder: Path, capsys: pytest.CaptureFixture[str], arg
     assert status(["keys", *arguments]) == 2
     assert said in capsys.readouterr().err
     assert not (folder / ".mainspring" / "keys.json").exists()
+
+
+def test_a_key_is_rotated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another token is shown once, and the old one is said to end."""
+    assert status(["keys", "create", "chat", "--name", "anna"]) == 0
+    first = capsys.readouterr().out.strip()
+    assert status(["keys", "rotate", "k1", "--overlap", "10m"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.strip().startswith("ms_")
+    assert shown.out.strip() != first
+    assert "key k1 ends in 10m" in shown.err
+    assert status(["keys", "rotate", "k2", "--overlap", "0s", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "anna"
+    assert status(["keys", "list", "-o", "json"]) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert [(one["id"], one["expires"] is None) for one in there] == [("k1", False), ("k3", True)]
 
 
 def test_an_endpoint_without_auth_is_noted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

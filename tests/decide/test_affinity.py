@@ -67,6 +67,12 @@ def test_without_a_difference_it_is_the_least_loaded(state: State, hit: int) -> 
     assert affinity.choose(*even) == pick.replica(state.outstanding, state.start)
 
 
+@given(st.lists(st.integers(0, 3), max_size=6))
+def test_caches_differ_when_any_two_do(hit: list[int]) -> None:
+    """Where all have the same of a prompt, requests are counted; the first of the list is not special."""
+    assert affinity.differ(hit) == (len(set(hit)) > 1) == affinity.differ(hit[::-1])
+
+
 @given(states())
 def test_a_session_stays_unless_over_the_cap(state: State) -> None:
     """The sticky replica is kept while it isn't over the cap; otherwise there might as well be no session."""

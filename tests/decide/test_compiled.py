@@ -70,6 +70,7 @@ def weights(chance: random.Random) -> tuple[Any, ...]:
 
 CASES: list[tuple[Callable[..., Any], Callable[[random.Random], tuple[Any, ...]]]] = [
     (affinity.choose, choose),
+    (affinity.differ, lambda c: (counts(c, c.randint(0, 6), 3),)),
     (breaker.counted, lambda c: (c.randint(0, 9), c.random() < 0.7, c.random() < 0.3, c.randint(0, 30), 30, 5)),
     (breaker.until, cooling),
     (breaker.usable, usable),

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from mainspring.gateway.routing import Sessions, Traffic
+from mainspring.decide.routes import EndpointRoutes, RevisionRoute
+from mainspring.gateway.routing import Asked, Beliefs, Revision, Sessions, Traffic
+from mainspring.gateway.upstream import Upstream
 from mainspring.testing.serving import Process, Reply, Site, call
 from mainspring.testing.streaming import chat
 
@@ -170,6 +172,21 @@ def test_a_full_region_sends_on(town: Town) -> None:
     until = time.monotonic() + 2
     while town.where() != 0:
         assert time.monotonic() < until
+
+
+def test_prompts_that_share_nothing_go_by_requests() -> None:
+    """Without a replica that has more of a prompt than others, blocks of work are not looked at; with one they are."""
+    routes = EndpointRoutes((), prefix=True)
+    upstreams = [Upstream(f"127.0.0.1:{port}", lambda: None) for port in (1, 2)]
+    beliefs = Beliefs()
+    revision = Revision(RevisionRoute("chat-1", "1", 10_000, ()), upstreams, routes, beliefs)
+    upstreams[0].outstanding, upstreams[0].work = 1, 40  # a long prompt that is being read
+    upstreams[1].outstanding, upstreams[1].work = 2, 2  # two answers that are being written
+    for blocks in ((), (1, 2, 3)):
+        assert revision.replica(Asked(blocks=blocks), ()) is upstreams[0]
+        beliefs.prefixes.forget(upstreams[0].address)
+    beliefs.prefixes.note((7,), upstreams[0].address)
+    assert revision.replica(Asked(blocks=(7, 8, 9)), ()) is upstreams[1]
 
 
 def test_sessions_are_bounded() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +48,43 @@ def test_revoking(tmp_path: Path) -> None:
         tokens.revoke(tmp_path, "k9")
 
 
+def test_an_id_is_never_given_twice(tmp_path: Path) -> None:
+    """What was billed to `k2` stays that key's, though it is gone; also after a file that did not count yet."""
+    tokens.create(tmp_path, ("chat",), "", 0.0)
+    tokens.revoke(tmp_path, tokens.create(tmp_path, ("chat",), "", 0.0)[0].id)
+    assert tokens.create(tmp_path, ("chat",), "", 0.0)[0].id == "k3"
+    older = json.loads(secrets.keys(tmp_path).read_text())
+    del older["made"]
+    secrets.keys(tmp_path).write_text(json.dumps(older))
+    assert tokens.create(tmp_path, ("chat",), "", 0.0)[0].id == "k4"
+
+
+def test_rotating(tmp_path: Path) -> None:
+    """The heir may do the same until the same end; the old one lasts for the overlap, never longer than before."""
+    first, token = tokens.create(tmp_path, ("chat", "embed"), "anna", 0.0, expires=100.0)
+    heir, new = tokens.rotate(tmp_path, first.id, now=10.0, overlap=30.0)
+    assert (heir.id, heir.endpoints, heir.name, heir.expires, heir.created) == (
+        "k2",
+        first.endpoints,
+        "anna",
+        100.0,
+        10.0,
+    )
+    assert new != token
+    assert [(key.id, key.hash, key.expires) for key in tokens.listed(tmp_path)] == [
+        ("k1", first.hash, 40.0),
+        ("k2", heir.hash, 100.0),
+    ]
+    last, _ = tokens.rotate(tmp_path, "k2", now=90.0, overlap=30.0)
+    assert [(key.id, key.expires) for key in tokens.listed(tmp_path)] == [("k1", 40.0), ("k2", 100.0), ("k3", 100.0)]
+    tokens.rotate(tmp_path, last.id, now=95.0, overlap=0.0)
+    assert [key.id for key in tokens.listed(tmp_path)] == ["k1", "k2", "k4"]
+    with pytest.raises(InputError, match="has expired"):
+        tokens.rotate(tmp_path, "k1", now=95.0, overlap=30.0)
+    with pytest.raises(InputError, match="there is no key `k9`"):
+        tokens.rotate(tmp_path, "k9", now=95.0, overlap=30.0)
+
+
 def test_a_broken_file_is_told_and_not_overwritten(tmp_path: Path) -> None:
     """Half a file is an error with its path; making a key does not wipe it."""
     secrets.keys(tmp_path).write_text('{"keys": [{"id"')
@@ -60,3 +98,19 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     first = secrets.upstream(tmp_path).read_text()
     assert secrets.upstream(tmp_path).read_text() == first
     assert secrets.pepper(tmp_path).read_text() != first
+    assert sorted(path.name for path in (tmp_path / secrets.FOLDER).iterdir()) == ["pepper", "upstream"]
+
+
+def test_processes_that_make_a_secret_at_once_agree(tmp_path: Path) -> None:
+    """All that were there first believe in the same one, since the others' did not replace it."""
+    for round in range(20):
+        state = tmp_path / str(round)
+        state.mkdir()
+        barrier = threading.Barrier(8)
+
+        def look(state: Path = state, barrier: threading.Barrier = barrier) -> str:
+            barrier.wait()
+            return secrets.pepper(state).read_text()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert len({job.result() for job in [pool.submit(look) for _ in range(8)]}) == 1

@@ -1,7 +1,7 @@
 """`mainspring keys`: the tokens that requests to an endpoint show.
 
-What this is: making, listing and revoking, straight in the state folder: it works with and without a controller. Who
-calls it: `cli/main.py`. What it must never do: show a token a second time.
+What this is: making, listing, rotating and revoking, straight in the state folder: it works with and without a
+controller. Who calls it: `cli/main.py`. What it must never do: show a token a second time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mainspring.worlds.local import tokens
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke the tokens of endpoints with `auth: token`."""
+    """Make, list, rotate and revoke the tokens of endpoints with `auth: token`."""
 
 
 @keys.command()
@@ -34,9 +34,12 @@ def create(options: Options, endpoints: tuple[str, ...], name: str, expires: str
     now = time.time()
     if len(name) > 100 or not name.isprintable():
         raise InputError("bad-name", f"`{name[:40]}` is no name: at most 100 printable characters")
-    key, token = tokens.create(options.state, endpoints, name, now, _end(now, expires))
+    _show_once(options, *tokens.create(options.state, endpoints, name, now, _end(now, expires)))
+
+
+def _show_once(options: Options, key: tokens.Key, token: str) -> None:
     if options.output == "table":
-        talk(f"key {key.id} for {', '.join(endpoints)}; the token is shown this once:")
+        talk(f"key {key.id} for {', '.join(key.endpoints)}; the token is shown this once:")
         click.echo(token)
     else:
         emit({**_shown(key), "token": token}, options.output)
@@ -69,19 +72,34 @@ def revoke(options: Options, key: str) -> None:
     talk(f"key {gone.id}{f' of {gone.name}' if gone.name else ''} is revoked")
 
 
+@keys.command()
+@click.argument("key")
+@click.option(
+    "--overlap", metavar="1h", default="1h", show_default=True, help="How long the old one stays good; 0s: not at all."
+)
+@pass_options
+def rotate(options: Options, key: str, overlap: str) -> None:
+    """Make a token in place of the one with id KEY: the same endpoints, name and end. It is printed once."""
+    left = _seconds(overlap)
+    _show_once(options, *tokens.rotate(options.state, key, time.time(), left))
+    talk(f"key {key} ends in {overlap}, if not before" if left else f"key {key} is revoked")
+
+
 def _shown(key: tokens.Key) -> dict[str, Any]:
     return {name: value for name, value in asdict(key).items() if name != "hash"}
 
 
 def _end(now: float, expires: str | None) -> float | None:
-    if expires is None:
-        return None
+    return None if expires is None else now + _seconds(expires)
+
+
+def _seconds(text: str) -> float:
     from mainspring.stack.units import seconds
 
     try:
-        return now + seconds(expires)
+        return seconds(text)
     except ValueError as error:
-        raise InputError("bad-time", str(error), "mainspring keys create ENDPOINT --expires 30d") from error
+        raise InputError("bad-time", str(error), "mainspring keys --help") from error
 
 
 def _known(options: Options, endpoints: tuple[str, ...]) -> None:

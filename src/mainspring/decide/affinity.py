@@ -19,6 +19,10 @@ requests are counted and the slots of a replica are known, one without a free sl
 one: to wait for a whole request to end takes longer than a prefill. (Where blocks are counted, the caller leaves such
 replicas out by itself.) The least loaded is never over the cap, so there is always a choice. All is worked out in
 integers, costs multiplied by `total`, so nothing is rounded.
+
+Where the caches make no difference to a prompt (`differ`), callers count requests, as without affinity: prompts that
+share nothing then go exactly where least-outstanding sends them. Blocks of work, which see prefill only, spread them
+less evenly while they are answered: on llama.cpp first tokens came sooner, and 4 % of the throughput was lost.
 """
 
 from __future__ import annotations
@@ -37,6 +41,14 @@ EACH = 1
 
 WEIGHT = 4
 """Requests that the prefill of a whole prompt weighs as much as, where requests are counted."""
+
+
+def differ(hit: Counts) -> bool:
+    """Whether replicas have cached more or less of a prompt: where they have not, there is nothing to be affine to."""
+    for i in range(1, len(hit)):  # noqa: SIM110 - numba compiles loops
+        if hit[i] != hit[0]:
+            return True
+    return False
 
 
 def choose(

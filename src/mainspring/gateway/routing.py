@@ -146,7 +146,9 @@ class Revision:
         if len(ready) != len(addresses):
             addresses = [upstream.address for upstream in ready]
         if asked is None or not (asked.session or asked.blocks):
-            return ready[pick.replica(cast("_Counts", [upstream.work for upstream in ready]), self._next_start(ready))]
+            return ready[
+                pick.replica(cast("_Counts", [upstream.outstanding for upstream in ready]), self._next_start(ready))
+            ]
         return self._choose(ready, addresses, asked)
 
     def _are_full(self, ready: list[Upstream]) -> bool:
@@ -167,8 +169,12 @@ class Revision:
             known = sessions.of(self.name, asked.session)
             sticky = addresses.index(known) if known in addresses else -1
         hits, total = self._beliefs.prefixes.hits(blocks, addresses), len(blocks)
-        work = [upstream.work for upstream in ready]
-        index = affinity.choose(work, self._slots, hits, total, sticky, self._next_start(ready), total)
+        start = self._next_start(ready)
+        if sticky < 0 and not affinity.differ(hits):
+            index = pick.replica(cast("_Counts", [upstream.outstanding for upstream in ready]), start)
+        else:
+            work = [upstream.work for upstream in ready]
+            index = affinity.choose(work, self._slots, hits, total, sticky, start, total)
         chosen = ready[index]
         if asked.session:
             sessions.note(self.name, asked.session, chosen.address)

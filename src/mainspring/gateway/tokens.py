@@ -64,6 +64,10 @@ class Tokens:
         try:
             secret = bytes.fromhex(pepper.read_text().strip())
             found = {key.hash.lower(): key for key in _decode(keys.read_bytes()).keys}
+        except FileNotFoundError as error:
+            if self._by_hash:
+                log.warning("`%s` has gone, the last good keys stay", error.filename)
+            return  # nobody has made a key yet
         except (OSError, ValueError, msgspec.MsgspecError):
             log.warning("`%s` and its pepper are not good key files, the last good ones stay", keys)
             return

@@ -10,6 +10,8 @@ secret into a command line, a log or an error.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets as chance
 from pathlib import Path
 
@@ -34,8 +36,14 @@ def upstream(state: Path) -> Path:
 
 
 def _made(path: Path) -> Path:
-    """A file of 64 hexadecimal digits: whole or not there, whatever is killed."""
+    """A file of 64 hexadecimal digits: whole or not there, whatever is killed, and one whoever makes it beside us."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_whole(str(path), chance.token_hex(32).encode())
+        draft = path.with_name(f"{path.name}.{chance.token_hex(8)}")
+        write_whole(str(draft), chance.token_hex(32).encode())
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)  # unlike a rename it never replaces what another process made meanwhile
+        finally:
+            draft.unlink(missing_ok=True)
     return path

@@ -1,4 +1,4 @@
-"""Tokens that requests show: made, listed and revoked in `keys.json`, where only their hashes are kept.
+"""Tokens that requests show: made, listed, rotated and revoked in `keys.json`, where only their hashes are kept.
 
 What this is: the file's one writer; every change is whole, and under a lock, so that two people can't lose one. The
 gateway reads the file by itself, so a token is revoked within a second though no controller runs. A token has 256
@@ -17,7 +17,7 @@ import json
 import os
 import secrets as chance
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mainspring.errors import EnvironmentError_, InputError
@@ -41,12 +41,19 @@ class Key:
 
 def listed(state: Path) -> tuple[Key, ...]:
     """All tokens of a state folder, oldest first. Raises `EnvironmentError_` when the file can't be read as one."""
+    return _read(state)[0]
+
+
+def _read(state: Path) -> tuple[tuple[Key, ...], int]:
+    """All tokens, and how many were ever made: an id is never used twice, so a bill of `k3` is one key's."""
     path = secrets.keys(state)
     try:
         raw = json.loads(path.read_bytes())
-        return tuple(Key(**{**one, "endpoints": tuple(one["endpoints"])}) for one in raw["keys"])
+        found = tuple(Key(**{**one, "endpoints": tuple(one["endpoints"])}) for one in raw["keys"])
+        highest = max((int(key.id[1:]) for key in found if key.id[1:].isdecimal()), default=0)
+        return found, max(highest, int(raw.get("made", 0)))
     except FileNotFoundError:
-        return ()
+        return (), 0
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EnvironmentError_(
             "keys-unreadable",
@@ -60,23 +67,48 @@ def create(
 ) -> tuple[Key, str]:
     """Make a token for some endpoints; returns what is kept of it, and the token, which nobody can show again."""
     with _alone(state):
-        there = listed(state)
+        there, made = _read(state)
         token = PREFIX + chance.token_urlsafe(32)
-        number = 1 + max((int(key.id[1:]) for key in there if key.id[1:].isdecimal()), default=0)
-        key = Key(f"k{number}", _hash(state, token), endpoints, name, expires, now)
-        _write(state, (*there, key))
+        key = Key(f"k{made + 1}", _hash(state, token), endpoints, name, expires, now)
+        _write(state, (*there, key), made + 1)
+    return key, token
+
+
+def rotate(state: Path, id: str, now: float, overlap: float) -> tuple[Key, str]:
+    """Make a token that may do what another one may, which is good for `overlap` more seconds.
+
+    The new one ends when the old one would have. Returns what is kept of the new one, and the token. Raises
+    `InputError` when there is none of that id, or when it has expired: what is good for nothing has no heir.
+    """
+    with _alone(state):
+        there, made = _read(state)
+        old = _named(there, id)
+        if old.expires is not None and old.expires <= now:
+            raise InputError(
+                "key-expired", f"key `{old.id}` has expired", f"mainspring keys create {' '.join(old.endpoints)}"
+            )
+        token = PREFIX + chance.token_urlsafe(32)
+        key = Key(f"k{made + 1}", _hash(state, token), old.endpoints, old.name, old.expires, now)
+        ends = now + overlap if old.expires is None else min(old.expires, now + overlap)
+        leaving = (replace(old, expires=ends),) if overlap > 0 else ()
+        _write(state, (*(one for one in there if one != old), *leaving, key), made + 1)
     return key, token
 
 
 def revoke(state: Path, id: str) -> Key:
     """Take a token back. Raises `InputError` when there is none of that id."""
     with _alone(state):
-        there = listed(state)
-        found = next((key for key in there if key.id == id), None)
-        if found is None:
-            known = ", ".join(f"`{key.id}`" for key in there) or "none"
-            raise InputError("no-such-key", f"there is no key `{id[:40]}`; there is {known}", "mainspring keys list")
-        _write(state, tuple(key for key in there if key != found))
+        there, made = _read(state)
+        found = _named(there, id)
+        _write(state, tuple(key for key in there if key != found), made)
+    return found
+
+
+def _named(there: tuple[Key, ...], id: str) -> Key:
+    found = next((key for key in there if key.id == id), None)
+    if found is None:
+        known = ", ".join(f"`{key.id}`" for key in there) or "none"
+        raise InputError("no-such-key", f"there is no key `{id[:40]}`; there is {known}", "mainspring keys list")
     return found
 
 
@@ -85,8 +117,8 @@ def _hash(state: Path, token: str) -> str:
     return hmac.new(pepper, token.encode(), hashlib.sha256).hexdigest()
 
 
-def _write(state: Path, keys: tuple[Key, ...]) -> None:
-    content = json.dumps({"keys": [asdict(key) for key in keys]}, indent=1).encode()
+def _write(state: Path, keys: tuple[Key, ...], made: int) -> None:
+    content = json.dumps({"made": made, "keys": [asdict(key) for key in keys]}, indent=1).encode()
     write_whole(str(secrets.keys(state)), content)
 
 
