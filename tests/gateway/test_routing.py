@@ -128,7 +128,7 @@ def test_prefixes_go_together(town: Town) -> None:
 def test_a_free_slot_beats_a_prefix(town: Town) -> None:
     """A prompt does not wait behind others for the replica that knows its beginning while another one is free."""
     town.route(town.fakes[:2], prefix=True, slots=1)
-    text = "A story that is long enough to fill some blocks. " * 40
+    text = "Another story, known to no other test, that is long enough to fill some blocks. " * 40
     home = town.where(prompt=text)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(town.ask, f"{text} fake:tokens=30 fake:gap-ms=20")
