@@ -146,9 +146,7 @@ class Revision:
         if len(ready) != len(addresses):
             addresses = [upstream.address for upstream in ready]
         if asked is None or not (asked.session or asked.blocks):
-            return ready[
-                pick.replica(cast("_Counts", [upstream.outstanding for upstream in ready]), self._next_start(ready))
-            ]
+            return ready[_fewest(ready, self._next_start(ready))]
         return self._choose(ready, addresses, asked)
 
     def _are_full(self, ready: list[Upstream]) -> bool:
@@ -171,7 +169,7 @@ class Revision:
         hits, total = self._beliefs.prefixes.hits(blocks, addresses), len(blocks)
         start = self._next_start(ready)
         if sticky < 0 and not affinity.differ(hits):
-            index = pick.replica(cast("_Counts", [upstream.outstanding for upstream in ready]), start)
+            index = _fewest(ready, start)
         else:
             work = [upstream.work for upstream in ready]
             index = affinity.choose(work, self._slots, hits, total, sticky, start, total)
@@ -194,6 +192,10 @@ class Revision:
                 free[upstream.region] += max(self._slots - upstream.outstanding, 0) if self._slots else 1
         region = nearest.region(order, count, free)
         return [upstream for upstream in ready if upstream.region == region] if region >= 0 else ready
+
+
+def _fewest(ready: list[Upstream], start: int) -> int:
+    return pick.replica(cast("_Counts", [upstream.outstanding for upstream in ready]), start)
 
 
 class Endpoint:

@@ -68,10 +68,7 @@ def create(
     """Make a token for some endpoints; returns what is kept of it, and the token, which nobody can show again."""
     with _alone(state):
         there, made = _read(state)
-        token = PREFIX + chance.token_urlsafe(32)
-        key = Key(f"k{made + 1}", _hash(state, token), endpoints, name, expires, now)
-        _write(state, (*there, key), made + 1)
-    return key, token
+        return _issue(state, there, made, Key("", "", endpoints, name, expires, now))
 
 
 def rotate(state: Path, id: str, now: float, overlap: float) -> tuple[Key, str]:
@@ -87,12 +84,10 @@ def rotate(state: Path, id: str, now: float, overlap: float) -> tuple[Key, str]:
             raise InputError(
                 "key-expired", f"key `{old.id}` has expired", f"mainspring keys create {' '.join(old.endpoints)}"
             )
-        token = PREFIX + chance.token_urlsafe(32)
-        key = Key(f"k{made + 1}", _hash(state, token), old.endpoints, old.name, old.expires, now)
         ends = now + overlap if old.expires is None else min(old.expires, now + overlap)
         leaving = (replace(old, expires=ends),) if overlap > 0 else ()
-        _write(state, (*(one for one in there if one != old), *leaving, key), made + 1)
-    return key, token
+        rest = tuple(one for one in there if one != old)
+        return _issue(state, (*rest, *leaving), made, replace(old, created=now))
 
 
 def revoke(state: Path, id: str) -> Key:
@@ -102,6 +97,14 @@ def revoke(state: Path, id: str) -> Key:
         found = _named(there, id)
         _write(state, tuple(key for key in there if key != found), made)
     return found
+
+
+def _issue(state: Path, others: tuple[Key, ...], made: int, like: Key) -> tuple[Key, str]:
+    """Write one more token beside the others, with what `like` says of it but an id and a hash of its own."""
+    token = PREFIX + chance.token_urlsafe(32)
+    key = replace(like, id=f"k{made + 1}", hash=_hash(state, token))
+    _write(state, (*others, key), made + 1)
+    return key, token
 
 
 def _named(there: tuple[Key, ...], id: str) -> Key:
