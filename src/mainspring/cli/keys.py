@@ -80,7 +80,7 @@ def revoke(options: Options, key: str) -> None:
 @pass_options
 def rotate(options: Options, key: str, overlap: str) -> None:
     """Make a token in place of the one with id KEY: the same endpoints, name and end. It is printed once."""
-    left = _seconds(overlap)
+    left = _seconds(overlap, "rotate KEY --overlap 1h")
     _show_once(options, *tokens.rotate(options.state, key, time.time(), left))
     talk(f"key {key} ends in {overlap}, if not before" if left else f"key {key} is revoked")
 
@@ -90,16 +90,16 @@ def _shown(key: tokens.Key) -> dict[str, Any]:
 
 
 def _end(now: float, expires: str | None) -> float | None:
-    return None if expires is None else now + _seconds(expires)
+    return None if expires is None else now + _seconds(expires, "create ENDPOINT --expires 30d")
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, example: str) -> float:
     from mainspring.stack.units import seconds
 
     try:
         return seconds(text)
     except ValueError as error:
-        raise InputError("bad-time", str(error), "mainspring keys --help") from error
+        raise InputError("bad-time", str(error), f"mainspring keys {example}") from error
 
 
 def _known(options: Options, endpoints: tuple[str, ...]) -> None:
