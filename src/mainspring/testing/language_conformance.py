@@ -135,8 +135,8 @@ class AnswersConformance:
     def test_max_tokens(self, server: LanguageServer) -> None:
         """No more tokens than asked for, and `length` says why it ended; both spellings are known."""
         for word in ("max_tokens", "max_completion_tokens"):
-            body = chat("Count from one to a hundred, in words. fake:tokens=50", stream=False, model=server.model)
-            answer = server.ask(body | {word: 3}).json()
+            most: dict[str, Any] = {word: 3}
+            answer = server.chat("Count from one to a hundred, in words. fake:tokens=50", **most).json()
             assert answer["usage"]["completion_tokens"] == 3
             assert answer["choices"][0]["finish_reason"] == "length"
 
@@ -214,7 +214,7 @@ class AnswersConformance:
         ) as client:
             assert server.model in [model.id for model in client.models.list()]
             messages = [{"role": "user", "content": "Say something."}]
-            answer = client.chat.completions.create(model=server.model, messages=messages, max_tokens=5)
+            answer = client.chat.completions.create(model=server.model, messages=messages, max_tokens=5, temperature=0)
             assert answer.choices[0].message.content
             stream = client.chat.completions.create(
                 model=server.model, messages=messages, max_tokens=5, stream=True, stream_options={"include_usage": True}
