@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from mainspring.decide.limits import Limit
+
 
 @dataclass(frozen=True, slots=True)
 class RevisionRoute:
@@ -19,6 +21,16 @@ class RevisionRoute:
     replicas: tuple[str, ...]  # "127.0.0.1:40123" of each ready replica; empty: hold requests
     regions: tuple[str, ...] = ()  # the region of each replica, in their order; empty: all are in one
     names: tuple[str, ...] = ()  # the process of each replica, in their order ("chat-3-0"); empty: not known
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRoute:
+    """What the gateway needs to know of one tenant of an endpoint."""
+
+    limits: tuple[Limit, ...] = ()
+    context: int = 0  # tokens of one request, its answer included; 0: no limit of its own
+    share: float = 1.0  # of a busy endpoint, beside the others'
+    priority: int = 1  # 0 goes first, then 1, then 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,12 @@ class EndpointRoutes:
     prefix: bool = False  # a prompt that begins like an earlier one goes where that one went, load allowing
     session: str = ""  # the header (lower case) whose value keeps a client on one replica; "" for none
     split: str = ""  # the header (lower case), or "user" for the body's field, that a revision is chosen by; "": the id
+    tenants: dict[str, TenantRoute] = field(default_factory=dict)  # empty: keys belong to nobody
+    fail_open: bool = False  # whether those who have limits are let in while these cannot be counted
+    hold_s: float = 0.0  # how long a request waits while there is no replica; 0: only `timeout_s` holds
+    context: int = 0  # tokens of one request, its answer included; 0: not known
+    slot_cores: float = 0.0  # cores that one slot of a replica is charged for; 0: replicas say what they used
+    core_price: float = 0.0  # dollars for a second of a core
     retry_share: int = 2_000  # retries in parts of 10,000 of the requests of late; a few are always allowed
 
 

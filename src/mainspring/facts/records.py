@@ -1,4 +1,4 @@
-"""What the gateway writes down of each request, and of each truth that comes back.
+"""What the gateway writes down of each request, of those on their way, and of each truth that comes back.
 
 One JSON object a line, in segment files `<folder>/<worker>-<boot>-<number>.jsonl` that only grow;
 a line counts when its newline is there. The gateway writes, monitoring reads; both by these types.
@@ -42,9 +42,35 @@ class PredictionRecord:
     end: str = ""  # of a stream: "done" | "gone" the client left | "cut" the replica ended | "late" too slow
     inputs: Any = None  # the request's `inputs`, as they came (Open Inference Protocol)
     outputs: Any = None  # the answer's `outputs`; None on failure
+    n: int = 0  # counts a worker's language requests since its boot: what a `BegunRecord` is matched by
+    tenant: str = ""  # whom it is charged to; "" for nobody
+    key: str = ""  # the id of the key that was shown; "" for none
+    prefill: float = 0.0  # seconds that a replica read its prompt, of a language model
+    decode: float = 0.0  # seconds that it wrote the answer
+    estimated: bool = False  # the tokens are counted by the gateway, since the answer broke off before it said them
+    real: float = 0.0  # POSIX seconds of its end where `at` is a replay's time; 0: `at` is real
     owes: str = ""  # a mirror revision whose copy of this request must still be logged
     error: str = ""
     k: str = "p"
+
+
+@dataclass(frozen=True, slots=True)
+class BegunRecord:
+    """A language request that is on its way; without an end it died with its gateway worker.
+
+    Written for what lasts longer than some 50 ms. The worker and its boot are in the segment's name; `n` is the
+    `PredictionRecord`'s. What died is charged `prompt_tokens`, no output and no seconds, and told apart: what it had
+    sent by then nobody can show.
+    """
+
+    endpoint: str
+    n: int
+    at: float  # real time, POSIX seconds
+    revision: str
+    tenant: str = ""
+    key: str = ""
+    prompt_tokens: int = 0  # estimated
+    k: str = "b"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from mainspring.stack.base import Name, Section
 from mainspring.stack.fleet_units import Count, Factor, Gpus, Spread, Tokens
+from mainspring.stack.hours import ClockTime, Days
 from mainspring.stack.runtimes import RUNTIMES, SLOTS, Runtime, Wishes, words
+from mainspring.stack.tenants import Tenant
 from mainspring.stack.units import Per, Seconds, Share, Size
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "fp4", "mxfp4", "int4"]
@@ -230,11 +232,36 @@ class Waits(Section):
     """From one piece of a streamed answer to the next. Default: 30s for language models."""
 
 
-class Scale(Section):
-    """When to change the number of replicas."""
+class Period(Section):
+    """A stretch of the week in which more replicas are held ready."""
 
-    queue: float = Field(default=4.0, gt=0)
-    """Requests waiting per replica above which one more is started."""
+    on: Days = tuple(range(7))
+    """Days, such as `mon-fri`, `sat,sun` or `every day`. Default: every day."""
+    from_: ClockTime = Field(alias="from")
+    """When it begins, such as `08:00`; UTC."""
+    until: ClockTime
+    """When it ends, such as `18:00`; UTC. At or before `from`: on the next day."""
+    least: int = Field(ge=0, le=100_000)
+    """Replicas that are held ready, whatever the traffic."""
+
+
+class Scale(Section):
+    """How many replicas there are within the range of `replicas`."""
+
+    queue: float = Field(default=4.0, gt=0, le=100_000)
+    """Requests waiting per replica above which one more is started. Default: 4."""
+    ahead: Literal["load time"] | Seconds = "load time"
+    """How far ahead demand is judged: as long as a replica takes to load (measured, then remembered), or so long."""
+    down: Seconds = 300.0
+    """For how long fewer replicas must have been enough before one is stopped. Default: 5m."""
+    idle: Seconds = 600.0
+    """Nobody must have asked for so long before the last one is stopped, where `replicas` begins at 0. Default: 10m."""
+    hold: Seconds = 60.0
+    """How long a request waits while there is no replica: time to start one. Default: 60s."""
+    forecast: bool = True
+    """Whether what the same hour of earlier weeks asked for is held ready ahead. Default: true."""
+    schedule: tuple[Period, ...] = Field(default=(), max_length=100)
+    """Stretches of the week in which more replicas are held ready."""
 
 
 def _stages() -> tuple[Stage, ...]:
@@ -286,7 +313,12 @@ class Endpoint(Section):
     threads: int = Field(default=1, ge=1, le=256)
     """Compute threads of one replica. Default: 1."""
     scale: Scale | None = None
-    """When to change the number of replicas within the range."""
+    """How many replicas there are within the range. Default: by the defaults of `scale`."""
+    tenants: dict[Name, Tenant] = Field(default_factory=dict, max_length=10_000)
+    """Who may use it, each with limits of its own; a key belongs to one (`mainspring keys create --tenant`)."""
+    fail: Literal["open", "closed"] = "closed"
+    """While limits can't be counted (the disk is full, say): `closed` refuses those who have any, `open` lets them in.
+    Default: closed."""
     batch: Batch = Batch()
     """Requests answered together."""
     timeout: Seconds | None = None
