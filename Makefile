@@ -10,7 +10,7 @@ UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test test-kills test-chat lint clean setup lock docs bench-gateway bench-forecast coefficients
+.PHONY: help demo demo-chat test test-kills test-chat lint clean setup lock docs bench-gateway bench-forecast bench-scaling coefficients
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
@@ -20,6 +20,7 @@ help:  ## say what there is
 	@echo "make test-chat   the chat demo from beginning to end"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
+	@echo "make bench-scaling TRACES=FILES  the autoscaler beside HPA, KEDA and Knative, in the twin"
 	@echo "make bench-forecast FIT=FILE  errors of the forecasts against measurements"
 	@echo "make coefficients FIT=FILE    fit the built-in coefficients anew"
 	@echo "make docs        write the reference in docs/stack-file.md anew"
@@ -83,6 +84,9 @@ $(LITELLM)/.installed: requirements/litellm.txt | $(STAMP)
 	@$(UV) venv --quiet --python $(BIN)/python $(LITELLM)
 	@$(UV) pip install --quiet --python $(LITELLM)/bin/python --no-deps --require-hashes -r requirements/litellm.txt
 	@touch $@
+
+bench-scaling: $(STAMP)  ## the autoscaler beside HPA, KEDA and Knative: [TRACES="a.csv b.csv.gz"] [ARGS=--quick]
+	@$(BIN)/python benchmarks/scaling.py $(TRACES) $(ARGS)
 
 bench-%: $(STAMP)  ## one benchmark
 	@test -f benchmarks/$*.py || { echo "error: there is no benchmark \`$*\`"; echo; \

@@ -74,6 +74,7 @@ class Seen:
     """All that was measured, by way, in order of rounds."""
 
     saturated: dict[str, list[Saturated]] = field(default_factory=dict)
+    limits: dict[str, list[Saturated]] = field(default_factory=dict)  # with and without limits, in turn
     awake: dict[str, list[Saturated]] = field(default_factory=dict)  # the same while idle cores do not sleep
     unary: dict[str, list[Timed]] = field(default_factory=dict)
     streams: dict[str, list[Timed]] = field(default_factory=dict)
@@ -216,6 +217,10 @@ def measure(bench: Bench, size: Size, seen: Seen) -> None:
         if allowed:
             in_turn(bench, ways[1:], 3, seen.awake, lambda b, w, _: saturate(b, w, path, size.saturation))
     once: Callable[..., Any] = functools.partial(unary_round, rate=RATE, seconds=size.unary, bodies=bodies)
+    if "limits" in bench.ways:
+        with told(bench, seen, "saturation, with and without limits"):
+            rounds = 2 * size.rounds
+            in_turn(bench, ["gateway", "limits"], rounds, seen.limits, lambda b, w, _: saturate(b, w, path, 2))
     with told(bench, seen, f"unary, {RATE:.0f} requests/s"):
         in_turn(bench, ways, size.rounds, seen.unary, once)
     with told(bench, seen, f"{STREAMS} streams"):
@@ -296,10 +301,21 @@ def saturation_figures(seen: Seen, pairs: dict[str, list[Saturated]]) -> list[Fi
     made.append(ratio_figure("nginx", seen.saturated, 0.25))
     if "gateway" in seen.awake:
         made.append(ratio_figure("nginx", seen.awake, 0.25, ", cores awake"))
+    if seen.limits:
+        made.append(limits_figure(seen.limits))
     made.append(figure("CPU of one request", cpu["gateway"], "us", f"nginx: {cpu['nginx']:.1f} us"))
     if "litellm" in pairs and "gateway" in pairs:
         made.append(ratio_figure("litellm", pairs, 100))
     return made
+
+
+def limits_figure(rounds: dict[str, list[Saturated]]) -> Figure:
+    """Throughput with limits of every kind on a key and its tenant, over the same gateway's without."""
+    pairs = list(zip(rounds["limits"], rounds["gateway"], strict=True))
+    ratios = [a.per_core / b.per_core for a, b in pairs]
+    each = [median([one.cpu for one in side]) * 1e6 for side in (rounds["limits"], rounds["gateway"])]
+    text = f"CPU of one request {each[0]:.1f} us with, {each[1]:.1f} us without; rounds {spread(ratios)}"
+    return figure("saturation with limits, ratio to without", median(ratios), "", text, at_least=0.85)
 
 
 def ratio_figure(peer: str, rounds: dict[str, list[Saturated]], aim: float, how: str = "") -> Figure:
@@ -404,7 +420,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder, Bench(Path(folder)) as bench:
         bench.start_nginx()
         if not arguments.without_gateway:
-            bench.start_gateway()
+            bench.start_gateways()
         measure(bench, size, seen)
         if size.litellm:
             pairs = measure_litellm(bench, size, seen)

@@ -34,6 +34,6 @@ def seed() -> int:
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person's own changes what a test sees."""
-    for name in ("MAINSPRING_FILE", "FORCE_COLOR"):
+    for name in ("MAINSPRING_FILE", "MAINSPRING_CONTROL", "MAINSPRING_TOKEN", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")

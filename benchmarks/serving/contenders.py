@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mainspring.testing.serving import Site, call
 
@@ -101,6 +101,7 @@ class Bench:
     stubs: dict[str, list[str]] = field(default_factory=dict)  # addresses by model
     ways: dict[str, Contender] = field(default_factory=dict)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    also: list[Site] = field(default_factory=list)
     token: str = field(default_factory=lambda: f"ms_{secrets.token_urlsafe(32)}")
 
     def __enter__(self) -> Self:
@@ -121,12 +122,15 @@ class Bench:
             except subprocess.TimeoutExpired:
                 popen.kill()
                 popen.wait()
-        self._site.__exit__(kind, error, at)
+        for site in (*self.also, self._site):
+            site.__exit__(kind, error, at)
 
     @property
     def pids(self) -> list[int]:
         """All processes that belong to the measurement, but this one."""
-        return [popen.pid for popen in self.started] + [one.popen.pid for one in self._site.processes]
+        return [popen.pid for popen in self.started] + [
+            one.popen.pid for site in (self._site, *self.also) for one in site.processes
+        ]
 
     def _start(self, name: str, command: Sequence[str], core: int, env: Mapping[str, str] | None = None) -> int:
         with (self.folder / f"{name}.log").open("ab") as out:
@@ -188,19 +192,34 @@ class Bench:
         pid = self._nginx("nginx", "nginx-proxy.conf", self.contender_core, first, SERVERS="\n".join(servers))
         self.ways["nginx"] = Contender("nginx", pid, {model: f"127.0.0.1:{port}" for model, port in ports.items()})
 
-    def start_gateway(self) -> None:
-        """Mainspring's gateway, one worker: token check, prefix affinity, metrics and the prediction log are on."""
-        site, pepper = self._site, secrets.token_bytes(32)
+    def start_gateways(self) -> None:
+        """Mainspring's gateway, one worker: token check, prefix affinity, metrics and the prediction log are on.
+
+        And a second one, `limits`, whose key and tenant have limits of every kind, which nobody reaches.
+        """
+        self._start_gateway("gateway", self._site, {}, {})
+        with_limits = Site(self.folder / "limits").__enter__()
+        self.also.append(with_limits)
+        own = [_limit("requests", "min"), _limit("tokens", "min"), _limit("tokens", "day")]
+        key = {"tenant": "acme", "limits": own}
+        tenant = [*own, _limit("at_once", ""), _limit("dollars", "month")]
+        prices = {"slot_cores": 0.25, "core_price": 1e-5, "context": 8192}
+        route = {"tenants": {"acme": {"limits": tenant, "share": 2.0}}, **prices}
+        self._start_gateway("limits", with_limits, key, route)
+
+    def _start_gateway(self, name: str, site: Site, of_key: dict[str, Any], of_route: dict[str, Any]) -> None:
+        pepper = secrets.token_bytes(32)
         hashed = hmac.new(pepper, self.token.encode(), hashlib.sha256).hexdigest()
-        key = {"id": "k1", "hash": hashed, "endpoints": list(MODELS), "name": "bench", "expires": None}
+        key = {"id": "k1", "hash": hashed, "endpoints": list(MODELS), "name": "bench", "expires": None} | of_key
         (site.folder / "pepper").write_text(pepper.hex())
         (site.folder / "keys.json").write_text(json.dumps({"keys": [key]}))
-        endpoints = {model: _endpoint(model, self.stubs[model]) for model in MODELS}
+        endpoints = {model: _endpoint(model, self.stubs[model]) | of_route for model in MODELS}
         (site.folder / "routes.json").write_text(json.dumps({"epoch": 1, "clock": "wall", "endpoints": endpoints}))
         keys = ["--keys", str(site.folder / "keys.json"), "--pepper", str(site.folder / "pepper")]
+        keys += ["--ledger", str(site.folder / "meter" / "ledger"), "--loads", str(site.folder / "loads")]
         gateway = site.gateway("gateway-0", *keys, before=pinned(self.contender_core))
         address = gateway.wait_ready()
-        self.ways["gateway"] = Contender("gateway", gateway.popen.pid, dict.fromkeys(MODELS, address), self.token)
+        self.ways[name] = Contender(name, gateway.popen.pid, dict.fromkeys(MODELS, address), self.token)
 
     def start_litellm(self) -> None:
         """LiteLLM's proxy, one worker, its master key asked for; no database, no telemetry, no look at the network."""
@@ -234,6 +253,11 @@ def _endpoint(model: str, replicas: Sequence[str]) -> dict[str, object]:
     revision = {"name": f"{model}-1", "version": "1", "weight": 10_000, "replicas": list(replicas), "names": names}
     return {"revisions": [revision], "kind": "language", "auth": True, "prefix": True, "slots": 4_000,
             "queue": 4_000, "timeout_s": 600.0, "first_s": 60.0, "idle_s": 60.0}  # fmt: skip
+
+
+def _limit(what: str, per: str) -> dict[str, object]:
+    """A limit that nobody reaches."""
+    return {"what": what, "amount": 10**15, "per": per}
 
 
 def versions() -> str:

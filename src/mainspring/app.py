@@ -21,16 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.controller import ALIVE, Controller, Eyes, Parts, apply
+from mainspring.cost import period
 from mainspring.cost.meter import Meter
+from mainspring.cost.quotas import quotas
 from mainspring.errors import InputError, MainspringError
 from mainspring.loop.plan import StartRun
 from mainspring.loop.readings import Query, Reading, Readings, Spend, SpendQuery, Unknown
 from mainspring.loop.snapshot import RunSeen
 from mainspring.monitoring.predictions import PredictionStore
 from mainspring.pipelines.registry import Registry
-from mainspring.pipelines.seen import prepare_run, read_run
+from mainspring.pipelines.seen import prepare_run, read_run, training_days
 from mainspring.stack import load
 from mainspring.store.sqlite import SqliteStore
+from mainspring.worlds.local import journal
 from mainspring.worlds.local.clock import LiveClock, ReplayClock
 from mainspring.worlds.local.folder import LocalFolder
 from mainspring.worlds.local.shim import write_whole
@@ -73,7 +76,7 @@ def _wanted(store: SqliteStore, path: Path, digest: str) -> None:
         message = f"`{path}` has changed since it was looked at; it was not applied"
         raise InputError("stack-changed", message, "mainspring up")
     load.read(text, str(path), path.parent)
-    apply(store, text.decode("utf-8-sig"), path)
+    apply(store, text.decode("utf-8-sig"), path, journal.person("mainspring up"))
 
 
 def _clock(state: Path, store: SqliteStore, start: float | None) -> LiveClock | ReplayClock:
@@ -104,10 +107,11 @@ def _wired(path: Path, folder: LocalFolder, store: SqliteStore, clock: LiveClock
         store=store,
         eyes=world,
         source=_Source(predictions, spending),
-        taker=_Taker(predictions, spending, store),
+        taker=_Taker(predictions, spending, store, world),
         clock=clock,
         quiesce=quiesce,
         spend=spending.told,
+        charges=spending.charges,
         traffic=lambda: {name: asdict(predictions.counts(name)) for name in predictions.endpoints()},
         spoken=lambda: [asdict(one) for one in predictions.spoken()],
         runs=registry.runs,
@@ -155,9 +159,11 @@ class _Artefacts:
 class _Taker:
     """Takes in what the gateway wrote, under the applied stack's names of outcomes, and ticks the meter."""
 
-    def __init__(self, predictions: PredictionStore, spending: _Spending, store: SqliteStore) -> None:
-        self._predictions, self._spending, self._store = predictions, spending, store
+    def __init__(self, predictions: PredictionStore, spending: _Spending, store: SqliteStore, world: Eyes) -> None:
+        self._predictions, self._spending, self._store, self._world = predictions, spending, store, world
         self._text = ""  # of the stack whose names are known
+        self._told = float("-inf")
+        self._said: dict[str, Any] = {}
 
     def ingest(self) -> object:
         self._spending.tick()
@@ -166,7 +172,25 @@ class _Taker:
             serving = load.parse(kept.text.encode(), kept.path).serving
             self._predictions.name_truths({name: e.truth.field for name, e in serving.items() if e.truth is not None})
             self._text = kept.text
-        return self._predictions.ingest()
+        taken = self._predictions.ingest(_gateways(self._world))
+        if time.monotonic() - self._told >= _Spending.EVERY:
+            self._told = time.monotonic()
+            self._say_used()
+        return taken
+
+    def _say_used(self) -> None:
+        """Tell the gateway what was metered of quotas: its ledger may be lost. A full disk leaves the old word."""
+        said = quotas(self._predictions.used, time.time(), self._spending.rate())
+        if said != self._said:
+            with contextlib.suppress(OSError):
+                write_whole(str(self._spending.folder / "used.json"), json.dumps(said).encode(), durable=False)
+                self._said = said
+
+
+def _gateways(world: Eyes) -> set[str] | None:
+    """The gateway workers that ran at the last look; None before the first, or when nothing ran at all."""
+    seen = world.last.processes
+    return {one.name for one in seen if one.kind == "gateway" and one.state in ALIVE} if seen else None
 
 
 class _Source:
@@ -203,7 +227,16 @@ class _Spending:
             self._ticked = mono
             up = any(seen.state in ALIVE for seen in self._world.last.processes)
             with contextlib.suppress(MainspringError):
-                self._metered().tick(time.time(), up, self._boot)
+                self._metered().tick(time.time(), up, self._boot, _since_boot())
+
+    @property
+    def folder(self) -> Path:
+        """Where the meter keeps its files."""
+        return self._state / "meter"
+
+    def rate(self) -> float:
+        """Dollars of a core-second."""
+        return self._metered().rate
 
     def spent(self, period: float) -> Spend | Unknown:
         """Dollars spent in the present period."""
@@ -224,6 +257,25 @@ class _Spending:
             "lines": [asdict(line) for line in made.lines],
         }
 
+    def charges(self, by: str | None, since: str, until: str, *, daily: bool = False) -> list[dict[str, Any]]:
+        """What the days from `since` to before `until` cost, divided. Raises `InputError`.
+
+        Undivided days are divided by endpoint; `daily` rows, without `by`, by all names at once.
+        """
+        group = period.grouping(by) if by is not None else "" if daily else "endpoint"
+        asked = period.span(since, until, time.time(), self._first_day())
+        training: dict[int, float] = {}
+        for folder in (self._state / "runs").glob("*"):
+            for day, seconds in training_days(folder).items():
+                training[day] = training.get(day, 0.0) + seconds
+        meter = self._metered()
+        days = period.days(meter, self._predictions, training, asked, group)
+        return (period.daily if daily else period.rows)(days, group, meter.cores)
+
+    def _first_day(self) -> int | None:
+        known = [*self._metered().days(), self._predictions.metered_since()]
+        return min((day for day in known if day is not None), default=None)
+
     def _metered(self) -> Meter:
         kept = self._store.desired()
         revision = kept.revision if kept is not None else ""
@@ -242,6 +294,12 @@ def _machine_boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def _since_boot() -> float:
+    """Seconds since the machine started, the time asleep included."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
 def quiesce(address: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mainspring.errors import Conflict, EnvironmentError_, InputError, MainspringError
+from mainspring.facts.changes import Caller, Change, change
 from mainspring.loop.cycle import Cycle
 from mainspring.loop.plan import Fence, Plan, SetAlias, Step
 from mainspring.loop.ports import Accepted, Clock, MetricSource, Refused, World
@@ -28,7 +29,9 @@ from mainspring.stack import load
 from mainspring.stack.model import Stack
 from mainspring.stack.resolve import revision
 from mainspring.stack.runnable import runnable
+from mainspring.store.changelog import recorded
 from mainspring.store.sqlite import SqliteStore
+from mainspring.worlds.local import journal
 from mainspring.worlds.local.clock import ReplayClock
 from mainspring.worlds.local.folder import LocalFolder
 
@@ -81,6 +84,7 @@ class Parts:
     clock: Clock
     quiesce: Callable[[str], None]  # ask the gateway worker at an address to write down all; raises `OSError`
     spend: Callable[[], dict[str, Any]] = dict  # the bill up to now, for people
+    charges: Callable[..., list[dict[str, Any]]] = lambda *_, **__: []  # what some days cost, divided, for people
     traffic: Callable[[], dict[str, Any]] = dict  # counts of predictions, for people
     spoken: Callable[[], list[dict[str, Any]]] = list  # what language models said, for people
     runs: Callable[[], Sequence[Any]] = tuple  # all runs with what they used and gave, for people
@@ -276,45 +280,64 @@ class Controller:
         """Whether `down` was asked for."""
         return self._down
 
-    def apply(self, text: str, expected: str = "", who: str = "") -> tuple[Stack, bool]:
+    def apply(self, text: str, by: Caller, expected: str = "") -> tuple[Stack, bool]:
         """Apply a stack file's text: the stack, and whether it is another. Raises `StackError`, `Conflict`."""
-        apply(self.parts.store, text, self.parts.path, expected)
+        apply(self.parts.store, text, self.parts.path, by, expected)
         desired = self.desired()
-        LOG.info("%s applies the stack at revision %s", who or "somebody", desired.revision)
+        LOG.info("%s applies the stack at revision %s", by.who, desired.revision)
         changed = self.look is None or self.look.desired.revision != desired.revision
         self.wake()
         return desired.stack, changed
 
-    def down(self) -> None:
-        """Stop everything, then end."""
-        LOG.info("down was asked for")
-        self._down = True
-        self.wake()
+    def down(self, by: Caller) -> None:
+        """Stop everything, then end; also when there is no space to write down who wanted it."""
+        with recorded(self.parts.store, self._change(by, "down"), needed=False):
+            LOG.info("%s asks for down", by.who)
+            self._down = True
+            self.wake()
 
     # -- people --------------------------------------------------------------------------------------------------
 
-    def ask(self, verb: str, target: str, args: dict[str, Any], who: str) -> Request:
+    def ask(self, verb: str, target: str, args: dict[str, Any], by: Caller) -> Request:
         """Keep what a person asks for; the next cycle answers it."""
         if verb not in VERBS:
             known = ", ".join(f"`{v}`" for v in VERBS)
             raise InputError("unknown-verb", f"`{verb}` is nothing to ask for; there are: {known}", "mainspring --help")
-        request = Request(secrets.token_hex(8), verb, target, self.event_time(), who, args)
-        self.parts.store.ask(request)
-        LOG.info("%s asks: %s %s", who or "somebody", verb, target)
+        told = self._change(by, verb, target, " ".join(f"{k}={args[k]}" for k in ("version", "to") if k in args))
+        request = Request(told.id, verb, target, self.event_time(), by.who, args)
+        with recorded(self.parts.store, told, answered=True):
+            self.parts.store.ask(request)
+        LOG.info("%s asks: %s %s", by.who, verb, target)
         self.wake()
         return request
 
-    def name_challenger(self, model: str, number: str, who: str) -> None:
+    def name_challenger(self, model: str, number: str, by: Caller) -> None:
         """Name a version `challenger` by hand: it is judged when it was not, and rolled out when it passed."""
 
         def work() -> None:
             action = SetAlias(model, "challenger", number)
-            outcome = self.parts.eyes.begin(Step(secrets.token_hex(8), action, Fence(""), f"asked by {who}"))
+            outcome = self.parts.eyes.begin(Step(secrets.token_hex(8), action, Fence(""), f"asked by {by.who}"))
             if isinstance(outcome, Refused):
                 raise EnvironmentError_("alias-refused", outcome.why, f"mainspring models show {model}")
 
-        LOG.info("%s names version %s of %s challenger", who or "somebody", number, model)
-        self.in_loop(work)
+        LOG.info("%s names version %s of %s challenger", by.who, number, model)
+        with recorded(self.parts.store, self._change(by, "challenger", f"{model}@{number}")):
+            self.in_loop(work)
+
+    def backup(self, to: Path, by: Caller) -> None:
+        """Write the controller's memory to a new file."""
+        with recorded(self.parts.store, self._change(by, "backup", str(to))):
+            self.parts.store.backup(to)
+
+    def changes(self, since: float, limit: int, who: str) -> tuple[Change, ...]:
+        """Who changed what, newest first: what was asked of a controller, and what was done with keys.
+
+        `since`: real time, POSIX seconds. Raises `EnvironmentError_`.
+        """
+        return journal.with_keys(self.parts.store.changes(since, limit, who), self.state, since, limit, who)
+
+    def _change(self, by: Caller, what: str, target: str = "", detail: str = "") -> Change:
+        return change(secrets.token_hex(8), time.time(), by, what, target, detail)
 
     def in_loop(self, work: Callable[[], T], timeout: float = 30.0) -> T:
         """Do something between two cycles, and give its result."""
@@ -338,17 +361,18 @@ class Controller:
 
     # -- the clock of a replay -----------------------------------------------------------------------------------
 
-    def advance(self, to: float, timeout: float) -> Quiet:
+    def advance(self, to: float, timeout: float, by: Caller) -> Quiet:
         """Move a replay's clock, once all that was answered before is written down; then wait until all is quiet."""
-        clock = self.parts.clock
-        if not isinstance(clock, ReplayClock):
-            raise Conflict("clock-live", "the clock of a live stack cannot be set", "mainspring status")
-        if to < clock.wall():
-            message = f"the clock is at `{clock.wall():.0f}` and never goes back to `{to:.0f}`"
-            raise Conflict("clock-backwards", message, "mainspring status")
         until = time.monotonic() + timeout
-        self._quiesce(until)
-        clock.set(to)
+        with recorded(self.parts.store, self._change(by, "clock", f"{to:.0f}")):
+            clock = self.parts.clock
+            if not isinstance(clock, ReplayClock):
+                raise Conflict("clock-live", "the clock of a live stack cannot be set", "mainspring status")
+            if to < clock.wall():
+                message = f"the clock is at `{clock.wall():.0f}` and never goes back to `{to:.0f}`"
+                raise Conflict("clock-backwards", message, "mainspring status")
+            self._quiesce(until)
+            clock.set(to)
         return self.until_quiet(until - time.monotonic())
 
     def until_quiet(self, timeout: float) -> Quiet:
@@ -394,16 +418,19 @@ class Controller:
             time.sleep(0.05)
 
 
-def apply(store: SqliteStore, text: str, path: Path, expected: str = "") -> Stack:
-    """Check a stack file's text, and keep it as what is wanted.
+def apply(store: SqliteStore, text: str, path: Path, by: Caller, expected: str = "") -> Stack:
+    """Check a stack file's text, and keep it as what is wanted, with who wanted it.
 
     Raises `StackError`, `Conflict`, and `InputError` for a stack that this version only plans.
     """
     kept = store.desired()
-    if expected and kept is not None and kept.revision != expected:
-        message = f"the stack is at revision `{kept.revision}`, not at `{expected}` any more"
-        raise Conflict("stack-moved", message, "mainspring plan")
-    stack = load.read(text.encode(), str(path), path.parent).stack
-    runnable(stack)
-    store.set_desired(text, revision(stack), str(path))
+    with recorded(store, change(secrets.token_hex(8), time.time(), by, "apply", str(path))) as ending:
+        if expected and kept is not None and kept.revision != expected:
+            message = f"the stack is at revision `{kept.revision}`, not at `{expected}` any more"
+            raise Conflict("stack-moved", message, "mainspring plan")
+        stack = load.read(text.encode(), str(path), path.parent).stack
+        runnable(stack)
+        new = revision(stack)
+        ending.message = f"revision {new}" + (f", after {kept.revision}" if kept is not None else "")
+        store.set_desired(text, new, str(path))
     return stack

@@ -53,6 +53,7 @@ def test_the_verbs_of_a_running_stack(stack: Path, tmp_path: Path) -> None:
     assert mainspring(stack, "plan").returncode == 0
     assert told(stack, "models", "list")[0]["aliases"] == ["champion"]
     assert told(stack, "cost")["dollars"] >= 0
+    assert [row["kind"] for row in told(stack, "cost", "--by", "endpoint")][-2:] in ([], ["training", "idle"])
     assert told(stack, "runs", "list") == []
     assert {"controller", "gateway-0"} <= {row["name"] for row in told(stack, "logs")}
     assert "controller" in mainspring(stack, "logs", "nix").stderr

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 import stat
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ from mainspring.cli import starting
 from mainspring.cli.client import Client
 from mainspring.errors import Conflict, InputError, StackError
 from mainspring.testing.served import stack_file
-from tests.cli_verbs.conftest import kill_all
+from mainspring.worlds.local import tokens
+from tests.cli_verbs.conftest import kill_all, until
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,113 @@ def test_the_files_are_the_owners_alone(stack: Path) -> None:
     token = (state / "control.token").read_bytes().strip()
     others = [f for f in state.rglob("*") if f.is_file() and f.name != "control.token"]
     assert not any(token in f.read_bytes() for f in others)
+
+
+def key(stack: Path, role: str, name: str = "anna") -> tuple[str, str]:
+    """A new key of a role: its id and its token."""
+    made, token = tokens.create(stack.parent / ".mainspring", (), name, time.time(), role=role)
+    return made.id, token
+
+
+def test_a_role_is_held_to(stack: Path) -> None:
+    """A key may do what its role may, and is told which one is needed for the rest."""
+    for role, statuses in (("viewer", (200, 403, 403)), ("operator", (200, 400, 403)), ("admin", (200, 400, 400))):
+        bearer = f"Bearer {key(stack, role)[1]}"
+        asked = [("/v1/status", "GET"), ("/v1/requests", "POST"), ("/v1/backup", "POST")]
+        assert tuple(tcp(stack, *one, Authorization=bearer)[0] for one in asked) == statuses
+    told = tcp(stack, "/v1/down", "POST", Authorization=f"Bearer {key(stack, 'operator')[1]}")[1]
+    assert told["code"] == "role-needed"
+    assert "needs the role `admin`; this key has `operator`" in told["message"]
+
+
+def test_a_revoked_key_is_refused_within_a_second(stack: Path, client: Client) -> None:
+    """Also while the loop is kept busy, and the API computes: from the revocation to the first refusal."""
+    ident, token = key(stack, "viewer")
+    busy = threading.Event()
+
+    def bother() -> None:
+        own = Client(client.state)
+        while not busy.is_set():
+            own.post("/v1/requests", {"verb": "pause", "target": "nix"})
+            own.post("/v1/foresee")
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(bother) for _ in range(2)]
+        try:
+            for _ in range(5):
+                assert tcp(stack, "/v1/versions", Authorization=f"Bearer {token}")[0] == 200
+            tokens.revoke(client.state, ident)
+            begun = time.monotonic()
+            while tcp(stack, "/v1/versions", Authorization=f"Bearer {token}")[0] != 401:
+                pass
+            assert time.monotonic() - begun < 1.0
+        finally:
+            busy.set()
+        for job in jobs:
+            job.result()
+
+
+def test_who_changed_what_is_recorded(stack: Path, client: Client) -> None:
+    """Each change with who it was proven to be, its outcome, and no more than a remark of what it says of itself."""
+    ident, token = key(stack, "operator", "bert")
+    state = client.state
+    before = client.get("/v1/stack")
+    client.put("/v1/stack", before["text"])
+    with pytest.raises(StackError):
+        client.put("/v1/stack", before["text"].replace("model:", f"{token}:"))
+    lied = {"X-Mainspring-User": "k1", "X-Forwarded-For": "uid 0 (socket)", "Forwarded": "for=k1"}
+    asked = {"verb": "pause", "target": f"to {token}", "args": {"version": token, "secret": "hunter2"}}
+    with calling(stack, token, "/v1/requests", asked, lied) as answer:
+        request = json.loads(answer.read())["id"]
+    with pytest.raises(Conflict):
+        client.post("/v1/clock", {"to": 0.0})
+    with pytest.raises(InputError):
+        client.post("/v1/backup", {"to": str(state / "state.db")})
+    until(lambda: client.get(f"/v1/requests/{request}")["answered"])
+
+    found = client.get("/v1/changes", limit=1000)
+    by = {one["what"]: one for one in reversed(found)}
+    me = f"uid {os.getuid()} (socket)"
+    assert (by["pause"]["who"], by["pause"]["remark"], by["pause"]["outcome"]) == (f"{ident} (bert)", "k1", "refused")
+    assert (by["clock"]["who"], by["clock"]["outcome"]) == (me, "refused")
+    assert (by["backup"]["who"], by["backup"]["outcome"]) == (me, "refused")
+    applied = [one["outcome"] for one in found if one["what"] == "apply" and one["who"] == me]
+    assert {"accepted", "refused"} <= set(applied)
+    assert any(one["who"].endswith("(mainspring up)") for one in found)
+    assert any((one["what"], one["target"]) == ("create key", ident) for one in found)
+    assert all(one["at"] > 1.7e9 for one in found)
+    assert [one["at"] for one in found] == sorted((one["at"] for one in found), reverse=True)
+    assert {one["who"] for one in client.get("/v1/changes", who="bert")} == {f"{ident} (bert)"}
+    text = json.dumps(found)
+    assert token not in text
+    assert "hunter2" not in text
+    with pytest.raises(InputError):
+        client.get("/v1/changes", limit=0)
+    with pytest.raises(InputError):
+        client.get("/v1/changes", since="nan")
+
+
+@contextlib.contextmanager
+def calling(
+    stack: Path, token: str, path: str, body: Any, headers: dict[str, str]
+) -> Iterator[http.client.HTTPResponse]:
+    """One POST by TCP, with a key and headers of one's own."""
+    address = starting.told(stack.parent / ".mainspring")["tcp"]
+    connection = http.client.HTTPConnection(address, timeout=10)
+    sent = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **headers}
+    connection.request("POST", path, json.dumps(body), sent)
+    try:
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def test_no_secret_is_in_any_file(stack: Path, client: Client) -> None:
+    """Tokens of people are in no file of the state folder: neither databases nor logs nor the keys."""
+    token = key(stack, "admin")[1]
+    assert tcp(stack, "/v1/status", Authorization=f"Bearer {token}")[0] == 200
+    assert tcp(stack, "/v1/nix", Authorization=f"Bearer {token}")[0] == 404
+    assert not any(token.encode() in f.read_bytes() for f in client.state.rglob("*") if f.is_file())
 
 
 def test_tcp_wants_the_token(stack: Path) -> None:

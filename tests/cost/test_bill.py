@@ -100,12 +100,14 @@ def test_damaged_meter_file(tmp_path: Path) -> None:
 
 
 def test_spent_in_the_present_period(tmp_path: Path) -> None:
-    """The budget's period counts the time of its own days only."""
+    """The budget's period counts the time of its own days only, also of a gap in which the controller was dead."""
     meter = Meter(tmp_path, 3.6)
     meter.tick(0.0, True, "b")
     meter.tick(1000.0, True, "b")
     meter.tick(86400.0 * 10, False, "b")
     meter.tick(86400.0 * 10 + 1, True, "b")
     meter.tick(86400.0 * 10 + 101, True, "b")
-    assert meter.spent(86400.0 * 10 + 50) == pytest.approx((86400.0 * 10 - 1000 + 100) / 1000)
+    assert meter.spent(86400.0 * 10 + 50) == pytest.approx(0.1)
+    assert meter.spent(86400.0) == pytest.approx(0.1)
+    assert meter.spent(86400.0 * 5.5) == pytest.approx(86400.0 * 5 / 1000 + 0.1)
     assert meter.spent(1e9) == pytest.approx(864.0 + 0.1)

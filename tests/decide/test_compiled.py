@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import struct
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
 
-from mainspring.decide import admit, affinity, breaker, nearest, pick, retry
+from mainspring.decide import admit, affinity, breaker, nearest, pick, reserve, retry
 
 STATES = 300
 
@@ -68,6 +70,27 @@ def weights(chance: random.Random) -> tuple[Any, ...]:
     return chance.random(), counts(chance, chance.randint(0, 6), 10_000)
 
 
+def turns(chance: random.Random) -> tuple[Any, ...]:
+    """Arguments of `admit.turn`."""
+    n = chance.randint(0, 6)
+    shares = [chance.choice([0.01, 0.5, 1.0, 4.0]) for _ in range(n)]
+    head = np.array([chance.choice([1.0, chance.uniform(1, 5_000)]) for _ in range(n)])
+    deficit = np.array([chance.choice([0.0, chance.uniform(-20_000, 5_000)]) for _ in range(n)])
+    return counts(chance, n, 9), head, np.array(shares) * 256.0, counts(chance, n, 2), deficit, chance.randint(-1, n)
+
+
+def gives_way(chance: random.Random) -> tuple[Any, ...]:
+    """Arguments of `admit.displaced`."""
+    n = chance.randint(1, 6)
+    shares = np.array([chance.choice([0.01, 0.5, 1.0, 4.0]) for _ in range(n)])
+    return counts(chance, n, 9), shares, counts(chance, n, 2), chance.randint(0, n - 1)
+
+
+def known(chance: random.Random) -> np.ndarray:
+    """Tokens a byte by class, some of them unknown."""
+    return np.array([chance.choice([0.0, chance.uniform(0.01, 3.0)]) for _ in range(reserve.CLASSES)])
+
+
 CASES: list[tuple[Callable[..., Any], Callable[[random.Random], tuple[Any, ...]]]] = [
     (affinity.choose, choose),
     (affinity.differ, lambda c: (counts(c, c.randint(0, 6), 3),)),
@@ -80,6 +103,11 @@ CASES: list[tuple[Callable[..., Any], Callable[[random.Random], tuple[Any, ...]]
     (nearest.region, region),
     (admit.admit, lambda c: (c.randint(0, 5), c.randint(0, 5), c.randint(-1, 2))),
     (admit.retry_after, lambda c: (c.randint(0, 500), c.choice([0.0, c.uniform(0, 50), float("inf"), float("nan")]))),
+    (admit.turn, turns),
+    (admit.displaced, gives_way),
+    (reserve.size_class, lambda c: (c.choice([0, 1, 2**30, c.randint(0, 10**7)]),)),
+    (reserve.prompt_tokens, lambda c: (c.randint(1, 10**7), known(c))),
+    (reserve.risen, lambda c: (c.choice([0.0, c.uniform(0, 2)]), c.uniform(0, 2))),
     (pick.unit, lambda c: (np.uint64(c.getrandbits(64)),)),
     (pick.revision, weights),
     (pick.mirrored, lambda c: (c.random(), c.randint(0, 10_000))),
@@ -92,14 +120,28 @@ def bits(value: Any) -> bytes:
     return struct.pack("<d", value) if isinstance(value, float) else struct.pack("<q", value)
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as numba compiles it, with those of its own module that it calls."""
+    called = {
+        name: compiled(found)
+        for name in function.__code__.co_names
+        if isinstance(found := function.__globals__.get(name), FunctionType) and found.__module__ == function.__module__
+    }
+    same = FunctionType(function.__code__, function.__globals__ | called, function.__name__, function.__defaults__)
+    return numba.njit(same if called else function)
+
+
 @pytest.mark.parametrize(("function", "made"), CASES, ids=lambda one: getattr(one, "__name__", "made"))
 def test_compiled_is_interpreted(function: Callable[..., Any], made: Callable[..., Any], seed: int) -> None:
-    """On random states numba's answer has the same bits; arguments are told apart by a seed."""
-    compiled = numba.njit(function)
+    """On random states numba's answer has the same bits, and so has what it changes; arguments are told by a seed."""
+    quick = compiled(function)
     chance = random.Random(seed)
     for _ in range(STATES):
         given = made(chance)
-        assert bits(compiled(*given)) == bits(function(*given)), given
+        other = copy.deepcopy(given)
+        assert bits(quick(*given)) == bits(function(*other)), given
+        for one, same in zip(given, other, strict=True):
+            assert not isinstance(one, np.ndarray) or one.tobytes() == same.tobytes()
 
 
 def test_defaults_compile() -> None:

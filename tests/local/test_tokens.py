@@ -9,10 +9,13 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mainspring.decide.limits import NANO, Limit
 from mainspring.errors import EnvironmentError_, InputError
+from mainspring.gateway.tokens import Tokens
 from mainspring.worlds.local import secrets, tokens
 
 
@@ -114,3 +117,52 @@ def test_processes_that_make_a_secret_at_once_agree(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert len({job.result() for job in [pool.submit(look) for _ in range(8)]}) == 1
+
+
+def test_rotating_keeps_tenant_limits_and_role(tmp_path: Path) -> None:
+    """The heir belongs to the same tenant under the same limits, or has the same role; the order of others stays."""
+    limits = (Limit("requests", 60, "min"), Limit("at_once", 4), Limit("dollars", 20 * NANO, "month"))
+    tokens.create(tmp_path, ("chat",), "", 0.0, tenant="acme", limits=limits, context=4000)
+    tokens.create(tmp_path, (), "anna", 0.0, role="operator")
+    heir, _ = tokens.rotate(tmp_path, "k1", 1.0, 60.0)
+    assert (heir.tenant, heir.limits, heir.context, heir.role) == ("acme", limits, 4000, "")
+    assert tokens.rotate(tmp_path, "k2", 1.0, 0.0)[0].role == "operator"
+    there = tokens.listed(tmp_path)
+    assert [key.id for key in there] == ["k1", "k3", "k4"]
+    assert there[1] == heir
+    written = json.loads(secrets.keys(tmp_path).read_text())["keys"][1]
+    assert written["limits"][0] == {"what": "requests", "amount": 60, "per": "min"}
+
+
+def test_the_gateway_reads_what_is_written(tmp_path: Path) -> None:
+    """Tenant, limits and role arrive as they were given."""
+    limits = (Limit("tokens", 2_000_000, "day"),)
+    _, token = tokens.create(tmp_path, ("chat",), "", 0.0, tenant="acme", limits=limits, context=4000)
+    _, other = tokens.create(tmp_path, (), "anna", 0.0, role="admin")
+    read = Tokens(secrets.keys(tmp_path), secrets.pepper(tmp_path))
+    key, control = read.of(f"Bearer {token}".encode()), read.of(f"Bearer {other}".encode())
+    assert key is not None
+    assert (key.tenant, key.limits, key.context, key.role) == ("acme", limits, 4000, "")
+    assert control is not None
+    assert (control.endpoints, control.role) == ((), "admin")
+
+
+@pytest.mark.parametrize(
+    "more", [{"role": "admin"}, {"endpoints": ()}, {"endpoints": (), "role": "admin", "tenant": "acme"}]
+)
+def test_a_key_is_of_one_kind(tmp_path: Path, more: dict[str, Any]) -> None:
+    """For endpoints or for the control API; neither, or both, is nobody's key."""
+    with pytest.raises(ValueError, match="a key is for"):
+        tokens.create(tmp_path, **{"endpoints": ("chat",), "name": "", "now": 0.0, **more})
+    assert not secrets.keys(tmp_path).exists()
+
+
+def test_a_file_from_before_tenants_is_read(tmp_path: Path) -> None:
+    """Keys without the newer fields belong to nobody, without limits."""
+    tokens.create(tmp_path, ("chat",), "anna", 0.0)
+    older = json.loads(secrets.keys(tmp_path).read_text())
+    for name in ("tenant", "limits", "context", "role"):
+        del older["keys"][0][name]
+    secrets.keys(tmp_path).write_text(json.dumps(older))
+    [key] = tokens.listed(tmp_path)
+    assert (key.name, key.tenant, key.limits, key.context, key.role) == ("anna", "", (), 0, "")

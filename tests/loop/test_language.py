@@ -56,7 +56,8 @@ def test_regions_are_dealt_out_and_told_nearest_first() -> None:
     """Replicas per region, each with its region; the order of regions is the file's."""
     compute = {"regions": ["east", "west", "north"], "nearest": {"west": ["north"]}}
     stack = chat(compute, {"region": "west"}, replicas="2 per region")
-    assert [region for _, region in replicas(stack, "chat", "1")] == ["east", "west", "north"] * 2
+    count = stack.serving["chat"].replicas.low
+    assert [region for _, region in replicas(stack, "chat", "1", count)] == ["east", "west", "north"] * 2
     loop = living(stack).run()
     assert routes(loop).revisions[0].regions == ("east", "west", "north") * 2
     table = loop.world.routes

@@ -12,36 +12,39 @@ from tests.loop.stacks import MARCH, flights
 
 
 def chat(**changes: Any) -> Stack:
-    """A language model's stack in little; `settings`, `rollout`, `control` and `at_least` may be changed."""
+    """A language model's stack in little; `settings`, `rollout` and `control` may be changed."""
+    return Stack.model_validate(chat_file(**changes))
+
+
+def chat_file(**changes: Any) -> dict[str, Any]:
+    """The same, as a file has it."""
     rollout = [{"canary": "30%", "for": "1h"}, {"all": "100%"}]
-    return Stack.model_validate(
-        {
-            "mainspring": 1,
-            "stack": "chat",
-            "compute": {"here": {"machine": "this"}},
-            "orchestration": {"where": "here", "control": changes.get("control", "act")},
-            "serving": {
-                "chat": {
-                    "model": "assistant@champion",
-                    "runtime": "llamacpp",
-                    "rollout": changes.get("rollout", rollout),
-                    "abort": {"errors": "5%", "p95": "3s"},
-                }
-            },
-            "pipelines": {
-                "assistant": {
-                    "produces": "assistant",
-                    "weights": "model.gguf",
-                    "settings": changes.get("settings", {"temperature": 0.7}),
-                    "gates": {
-                        "evals": {"quality": {"run": "evals:quality", "at_least": "40%", "no_worse_by": "3%"}},
-                        "latency": {"p95": "3s", "at": "2/s per replica"},
-                        "memory": {"at_most": "1GB"},
-                    },
-                }
-            },
-        }
-    )
+    return {
+        "mainspring": 1,
+        "stack": "chat",
+        "compute": {"here": {"machine": "this"}},
+        "orchestration": {"where": "here", "control": changes.get("control", "act")},
+        "serving": {
+            "chat": {
+                "model": "assistant@champion",
+                "runtime": "llamacpp",
+                "rollout": changes.get("rollout", rollout),
+                "abort": {"errors": "5%", "p95": "3s"},
+            }
+        },
+        "pipelines": {
+            "assistant": {
+                "produces": "assistant",
+                "weights": "model.gguf",
+                "settings": changes.get("settings", {"temperature": 0.7}),
+                "gates": {
+                    "evals": {"quality": {"run": "evals:quality", "at_least": "40%", "no_worse_by": "3%"}},
+                    "latency": {"p95": "3s", "at": "2/s per replica"},
+                    "memory": {"at_most": "1GB"},
+                },
+            }
+        },
+    }
 
 
 def runs(loop: VirtualLoop) -> list[str]:

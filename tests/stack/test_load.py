@@ -102,7 +102,7 @@ def test_all_problems_are_told_at_once_in_file_order() -> None:
             "module:",
         ),
         ("validate: flights", "register: flights", "reserved-step", "pipelines.delay.steps.register", "adds by itself"),
-        ("replicas: 1..2", "replicas: 0..2", "bad-replicas", "serving.delay.replicas", "between 1 and"),
+        ("replicas: 1..2", "replicas: 0..0", "bad-replicas", "serving.delay.replicas", "from 1 at times"),
         ("{all: 100%}", "{all: 50%}", "bad-stage", "serving.delay.rollout.2.all", "always `100%`"),
         ("to: env:PAGERDUTY_KEY", "to: me", "bad-recipient", "monitoring.alerts.page.to", "nobody"),
         ("delay@champion", "delays@champion", "unknown-model", "serving.delay.model", "did you mean `delay@champion`"),
@@ -350,7 +350,10 @@ def test_the_revision_depends_on_what_is_said() -> None:
 def test_notes_say_what_is_not_acted_on() -> None:
     """What this version reads but does not act on is told, with its path."""
     told = {note.path for note in notes(parse(FLIGHTS.encode(), "a"))}
-    assert {"serving.delay.scale", "monitoring.alerts.page.to"} <= told
+    assert {"monitoring.alerts.page.to"} <= told
+    assert "serving.delay.scale" not in told
+    fixed = {note.path for note in notes(parse(changed("replicas: 1..2", "replicas: 2").encode(), "a"))}
+    assert "serving.delay.scale" in fixed
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "unreadable name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.errors import EnvironmentError_, InputError, MainspringError
+from mainspring.errors import Conflict, EnvironmentError_, InputError, MainspringError, Problem, StackError
+from mainspring.facts.changes import Caller, Change, change
 from mainspring.loop.memory import Memory
-from mainspring.store import files
-from mainspring.store.schema import FIRST, migrate
+from mainspring.store import changelog, files
+from mainspring.store.schema import FIRST, MIGRATIONS, migrate
 from mainspring.store.sqlite import SqliteStore
 from mainspring.testing import faults
 from mainspring.testing.builders import EPOCH, a_now, a_plan, a_record, a_replica, a_request, an_event
@@ -34,6 +36,11 @@ while True:
     revision = store.commit(revision, plan, a_now(mono=float(n)))
     print(revision, flush=True)
 """
+
+
+def a_change(id: str = "c", at: float = 5.0) -> Change:
+    """An entry of the change log."""
+    return change(id, at, Caller("k3 (anna)"), "apply", "the stack")
 
 
 def test_kill_9_loses_no_acknowledged_commit(tmp_path: Path) -> None:
@@ -179,11 +186,11 @@ def test_a_migration_happens_once_and_whole(tmp_path: Path) -> None:
     made(path)
     db = files.open_checked(path)
     with pytest.raises(sqlite3.OperationalError):
-        migrate(db, path, (FIRST, "ALTER TABLE steps ADD COLUMN cost REAL; SELECT nonsense FROM nowhere"))
-    assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        migrate(db, path, (*MIGRATIONS, "ALTER TABLE steps ADD COLUMN cost REAL; SELECT nonsense FROM nowhere"))
+    assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     for _ in range(2):
-        migrate(db, path, (FIRST, "ALTER TABLE steps ADD COLUMN cost REAL"))
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        migrate(db, path, (*MIGRATIONS, "ALTER TABLE steps ADD COLUMN cost REAL"))
+        assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
     assert db.execute("SELECT count(*) FROM steps WHERE cost IS NULL").fetchone() == (1,)
     db.close()
 
@@ -237,3 +244,135 @@ def test_a_bad_backup_changes_nothing(tmp_path: Path) -> None:
         store.backup(tmp_path / "no such folder" / "copy.db")
     assert caught.value.code == "backup-failed"
     store.close()
+
+
+def test_kill_9_loses_no_change_that_was_made(tmp_path: Path) -> None:
+    """A change is on the disk before it is made: killed at any moment, the log has each that was begun."""
+    code = """
+import pathlib, sys
+from mainspring.facts.changes import Caller, change
+from mainspring.store.changelog import recorded
+from mainspring.store.sqlite import SqliteStore
+store = SqliteStore(pathlib.Path(sys.argv[1]))
+for n in range(10**6):
+    with recorded(store, change(f"{sys.argv[2]}-{n}", float(n), Caller("uid 7 (socket)"), "apply", f"s{n}")):
+        print("made", flush=True)
+    print("said", flush=True)
+"""
+    chance = random.Random(8)
+    path = tmp_path / "state.db"
+    for life in range(4):
+        command = [sys.executable, "-c", code, str(path), str(life)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=faults.same_mainspring())
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "made\n"
+            time.sleep(chance.uniform(0.02, 0.15))
+        finally:
+            child.kill()
+            said = child.communicate()[0].split()
+        store = SqliteStore(path)
+        found = {kept.id: kept for kept in store.changes(limit=10**6)}
+        store.close()
+        made, ended = 1 + said.count("made"), said.count("said")
+        assert all(f"{life}-{n}" in found for n in range(made))
+        assert all(found[f"{life}-{n}"].outcome == "accepted" for n in range(ended))
+        assert {kept.outcome for kept in found.values()} <= {"", "accepted"}
+    assert len(found) > 5
+
+
+def test_a_full_disk_refuses_a_change(tmp_path: Path) -> None:
+    """What can't be written down is not made, but for what is let through without; what was written stays."""
+    try:
+        with faults.tiny_disk(tmp_path / "disk", "512k") as disk:
+            store = SqliteStore(disk / "state.db")
+            filler = faults.fill(disk)
+            made: list[str] = []
+            with pytest.raises(EnvironmentError_) as caught:
+                for number in range(1000):
+                    with changelog.recorded(store, a_change(f"c{number}")):
+                        made.append(f"c{number}")
+            assert caught.value.code == "disk-full"
+            with changelog.recorded(store, a_change("down"), needed=False):
+                made.append("down")
+            assert {kept.id for kept in store.changes(limit=2000)} == set(made) - {"down"}
+            filler.unlink()
+            with changelog.recorded(store, a_change("later")):
+                pass
+            assert store.changes(limit=1)[0].outcome == "accepted"
+            store.close()
+    except faults.CannotFault as error:
+        pytest.skip(f"NOT TESTED: {error}")
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome", "message"),
+    [
+        (Conflict("stack-moved", "it moved", ""), "refused", "it moved"),
+        (EnvironmentError_("loop-busy", "busy", ""), "failed", "busy"),
+        (ValueError("its own words"), "failed", "ValueError"),
+        (StackError((Problem("unknown-field", "`s3cret`", "a", "f", 1, 1),)), "refused", "1 problems"),
+    ],
+)
+def test_how_a_change_ended(tmp_path: Path, raised: Exception, outcome: str, message: str) -> None:
+    """Refused and failed are told apart; a stack file's own words are not repeated."""
+    store = SqliteStore(tmp_path / "state.db")
+    with pytest.raises(type(raised)), changelog.recorded(store, a_change()):
+        raise raised
+    [kept] = store.changes()
+    assert kept.outcome == outcome
+    assert kept.message.startswith(message)
+    assert "s3cret" not in kept.message
+    store.close()
+
+
+def test_the_change_log_is_only_added_to(tmp_path: Path) -> None:
+    """No statement changes or deletes a row of it."""
+    store = SqliteStore(tmp_path / "state.db")
+    store.note(a_change())
+    store.end("c", "accepted")
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        for statement in ("UPDATE changes SET who = 'x'", "DELETE FROM changes", "DELETE FROM change_outcomes",
+                          "UPDATE change_outcomes SET outcome = 'failed'"):  # fmt: skip
+            with pytest.raises(sqlite3.IntegrityError, match="only added"):
+                db.execute(statement)
+
+
+def test_a_file_from_before_the_change_log(tmp_path: Path) -> None:
+    """It is migrated, and what was in it is there."""
+    path = tmp_path / "state.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        migrate(db, path, (FIRST,))
+        db.execute("INSERT INTO things VALUES ('revision', '5')")
+    assert changelog.read_file(path, 0.0, 10, "") == ()
+    store = SqliteStore(path)
+    assert store.load()[0] == 5
+    assert store.changes() == ()
+    store.note(a_change())
+    store.close()
+    assert [kept.id for kept in changelog.read_file(path, 0.0, 10, "")] == ["c"]
+    assert changelog.read_file(tmp_path / "none.db", 0.0, 10, "") == ()
+
+
+def test_going_back_to_a_backup_forgets_no_change(tmp_path: Path) -> None:
+    """The restored file has its own entries, the later ones, and that of the restoring; also when it is older."""
+    path, saved = tmp_path / "state.db", tmp_path / "saved.db"
+    store = SqliteStore(path)
+    with changelog.recorded(store, a_change("first", 1.0)):
+        pass
+    store.backup(saved)
+    with changelog.recorded(store, a_change("second", 2.0)):
+        pass
+    store.close()
+    files.restore(path, saved, a_change("back", 3.0))
+    old = tmp_path / "old.db"
+    with contextlib.closing(sqlite3.connect(old, isolation_level=None)) as db:
+        migrate(db, old, (FIRST,))
+    for source, known in ((saved, ["back", "second", "first"]), (old, ["older", "back", "second", "first"])):
+        if source is old:
+            files.restore(path, source, a_change("older", 4.0))
+        store = SqliteStore(path)
+        assert [kept.id for kept in store.changes()] == known
+        assert {kept.outcome for kept in store.changes()} == {"accepted"}
+        store.close()

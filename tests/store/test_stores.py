@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mainspring.errors import Conflict
+from mainspring.facts.changes import Caller, change
 from mainspring.loop.memory import Memory, ModelMemory, ProcessMemory
 from mainspring.loop.plan import Answer, Condition, Plan, Waiting
 from mainspring.store.memory import MemoryStore
@@ -138,6 +139,13 @@ class Alike(RuleBasedStateMachine):
             for store in (self.model, self.store):
                 store.outcome(steps[number % len(steps)].id, text)
 
+    @rule(id_=few, at=st.sampled_from([1.0, 2.0]), who=few, outcome=st.sampled_from(["accepted", "failed"]))
+    def change(self, id_: str, at: float, who: str, outcome: Any) -> None:
+        """Note a change, and perhaps how it or another ended."""
+        for store in (self.model, self.store):
+            store.note(change(id_, at, Caller(who), "run"))
+            store.end(who, outcome, "so")
+
     @rule()
     def reopen(self) -> None:
         """Close the file and open it again."""
@@ -156,6 +164,8 @@ class Alike(RuleBasedStateMachine):
             lambda s: s.waiting(),
             lambda s: s.records("drift"),
             lambda s: s.desired(),
+            lambda s: {one.id: one for one in s.changes()},
+            lambda s: [one.id for one in s.changes(since=2.0, who="a")],
             lambda s: [s.answers(key) for key in ("a", "b", "c")],
         ):
             assert read(self.model) == read(self.store)

@@ -1,8 +1,8 @@
-"""The command line's side of the control API: HTTP over the controller's Unix socket.
+"""The command line's side of the control API: HTTP over the controller's Unix socket, or over its TCP door.
 
 What this is: one small client of the standard library, so that `mainspring status` starts quickly. Who calls it:
-every verb that asks a running controller. What it must never do: import pydantic, fastapi or mlflow, or talk to
-anything but this state folder's own socket.
+every verb that asks a running controller. What it must never do: import pydantic, fastapi or mlflow, talk to anything
+but this state folder's own socket or the loopback address that MAINSPRING_CONTROL names, or show a token.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import getpass
 import http.client
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from mainspring.errors import (
 )
 
 TIMEOUT = 30.0  # seconds for one call that waits for nothing
+CONTROL, TOKEN = "MAINSPRING_CONTROL", "MAINSPRING_TOKEN"
+"""The TCP door to use instead of the socket, as `http://127.0.0.1:PORT`, and the token of a key with a role."""
+_DOOR = re.compile(r"http://(127\.0\.0\.1|localhost):([1-9][0-9]{0,4})/?")
 
 
 class NotUp(EnvironmentError_):
@@ -36,6 +40,15 @@ class NotUp(EnvironmentError_):
         """Say which folder, and what to do."""
         super().__init__("not-up", f"no controller is up for `{state.parent}`", "mainspring up")
         self.state = state
+
+
+class Away(EnvironmentError_):
+    """Nobody answers where MAINSPRING_CONTROL says. Another controller must not be started for that."""
+
+    def __init__(self, door: str) -> None:
+        """Say where, and what to do."""
+        hint = f"ask for the address: it is in `controller.json`; or use this folder's own: `unset {CONTROL}`"
+        super().__init__("control-away", f"no controller answers at `http://{door}` (`{CONTROL}`)", hint)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -59,10 +72,11 @@ class _Connection(http.client.HTTPConnection):
 class Client:
     """A controller, asked. Every method raises `NotUp` when none answers, and the controller's own errors."""
 
-    def __init__(self, state: Path) -> None:
-        """`state`: the state folder, `.mainspring`."""
+    def __init__(self, state: Path, *, own: bool = False) -> None:
+        """`state`: the state folder, `.mainspring`. `own`: its own socket, whatever MAINSPRING_CONTROL says."""
         self.state = state
         self.socket = state / "control.sock"
+        self.door, self._token = ("", "") if own else _elsewhere()
 
     def get(self, path: str, timeout: float = TIMEOUT, **query: Any) -> Any:
         """Ask for something."""
@@ -80,10 +94,14 @@ class Client:
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = TIMEOUT) -> Any:
         """One call: its answer, or the error that it says."""
-        connection = _Connection(self.socket, timeout)
+        connection = (
+            http.client.HTTPConnection(self.door, timeout=timeout) if self.door else (_Connection(self.socket, timeout))
+        )
         kind = "application/yaml" if isinstance(body, str) else "application/json"
         content = body.encode() if isinstance(body, str) else None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": kind, "X-Mainspring-User": who(), "Connection": "close"}
+        if self.door:  # by a tunnel the port is another one than the controller's: the name alone is right
+            headers |= {"Host": "localhost", "Authorization": f"Bearer {self._token}"}
         try:
             with contextlib.suppress(BrokenPipeError):  # answered before it was read to its end
                 connection.request(method, path, content, headers)
@@ -93,7 +111,7 @@ class Client:
             message = f"the controller did not answer for {timeout:.0f} s"
             raise EnvironmentError_("controller-silent", message, "mainspring logs controller") from None
         except (OSError, http.client.HTTPException) as error:
-            raise NotUp(self.state) from error
+            raise (Away(self.door) if self.door else NotUp(self.state)) from error
         finally:
             connection.close()
         try:
@@ -104,6 +122,21 @@ class Client:
         if answer.status >= 400:
             raise error_of(answer.status, told)
         return told
+
+
+def _elsewhere() -> tuple[str, str]:
+    """The address and the token that the environment names; empty without one. Raises `InputError`."""
+    control, token = os.environ.get(CONTROL, ""), os.environ.get(TOKEN, "")
+    if not control:
+        return "", ""
+    match = _DOOR.fullmatch(control)
+    if match is None or int(match[2]) > 65535:
+        message = f"`{CONTROL}` is `{control[:80]}`, and must be `http://127.0.0.1:PORT`: a token is sent in the clear"
+        raise InputError("bad-control", message, "for another machine: ssh -L PORT:127.0.0.1:PORT HOST")
+    if not re.fullmatch(r"[\x21-\x7e]{1,256}", token):
+        message = f"`{CONTROL}` needs a token, and `{TOKEN}` {'is none' if token else 'is not set'}"
+        raise InputError("bad-token", message, "mainspring keys create --role viewer")
+    return f"{match[1]}:{match[2]}", token
 
 
 def error_of(status: int, told: Any) -> MainspringError:
@@ -123,7 +156,7 @@ def error_of(status: int, told: Any) -> MainspringError:
 
 
 def who() -> str:
-    """The user's name, as it is recorded with what is asked; ASCII only."""
+    """The user's name, a remark beside who it is proven to be; ASCII only."""
     try:
         return quote(getpass.getuser())[:64]
     except (KeyError, OSError):

@@ -28,7 +28,7 @@ class Control:
         self.stack = stack.absolute()
         self.state = self.stack.parent / ".mainspring"
         self.clock_start = clock_start
-        self.client = Client(self.state)
+        self.client = Client(self.state, own=True)
 
     def ensure_up(self) -> None:
         """Start the controller when none answers. One that is up keeps the stack that it has.

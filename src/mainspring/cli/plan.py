@@ -14,15 +14,18 @@ from typing import Any
 import click
 
 from mainspring.cli.client import Client, NotUp
+from mainspring.cli.key_limits import shown
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import length
 from mainspring.errors import InputError
+from mainspring.loop.limits import tenant_route
 from mainspring.loop.serve import replicas
 from mainspring.stack.load import check, parse
 from mainspring.stack.model import Stack
 from mainspring.stack.notes import notes
 from mainspring.stack.resolve import revision
 from mainspring.stack.runnable import planned_only, wants_fleet
+from mainspring.stack.tenants import Tenant
 
 HOURS = 2629746.0 / 3600.0  # of a month
 
@@ -78,7 +81,11 @@ def _all(stack: Stack) -> Iterator[PlanRow]:
         port = f"port {gateway.port}" if gateway.port else "a free port"
         yield PlanRow("+", "gateway", f"{gateway.workers} worker(s) on {port}")
     for name, endpoint in stack.serving.items():
-        yield PlanRow("+", f"endpoint/{name}", f"{len(replicas(stack, name, ''))} replica(s) of {endpoint.model}")
+        low, high = (len(replicas(stack, name, "", n)) for n in (endpoint.replicas.low, endpoint.replicas.high))
+        count = f"{low}" if low == high else f"{low} to {high}"
+        yield PlanRow("+", f"endpoint/{name}", f"{count} replica(s) of {endpoint.model}")
+        for tenant, limits in endpoint.tenants.items():
+            yield PlanRow("+", f"tenant/{name}/{tenant}", _limits(limits))
         if endpoint.words:
             yield PlanRow("+", f"runtime/{name}", f"{endpoint.runtime} {' '.join(endpoint.words)}")
         stages = [f"{s.kind} {s.share:.0%}" + (f" {length(s.for_)}" if s.for_ else "") for s in endpoint.rollout]
@@ -94,6 +101,12 @@ def _all(stack: Stack) -> Iterator[PlanRow]:
     watches = [*stack.monitoring.drift, *stack.monitoring.quality]
     if watches:
         yield PlanRow("+", "monitoring", f"every {length(stack.monitoring.every)}: {', '.join(watches)}")
+
+
+def _limits(tenant: Tenant) -> str:
+    route = tenant_route(tenant)
+    parts = shown(route.limits, route.context) or ["no limits"]
+    return ", ".join([*parts, f"share {tenant.share:g}", *([tenant.priority] if tenant.priority != "normal" else [])])
 
 
 def show(rows: list[PlanRow], stack: Stack, fmt: str = "table") -> None:

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mainspring.cli.client import Client, NotUp
+from mainspring.cli.client import Away, Client, NotUp
 from mainspring.errors import EnvironmentError_, InputError, MainspringError
 
 PATIENCE = 60.0  # seconds until a controller that starts must answer
@@ -48,7 +48,7 @@ def start(stack: Path, *, clock: float | None = None, patience: float = PATIENCE
 
 
 def _answers(process: subprocess.Popen[bytes], state: Path, log: Path, begin: int, patience: float) -> int:
-    client, until = Client(state), time.monotonic() + patience
+    client, until = Client(state, own=True), time.monotonic() + patience
     while time.monotonic() < until:
         if process.poll() is not None:
             raise _ended(log, begin, process.returncode)
@@ -70,7 +70,7 @@ def _answers(process: subprocess.Popen[bytes], state: Path, log: Path, begin: in
 def stop(state: Path, patience: float = 60.0, say: Any = None) -> bool:
     """Have everything stopped and wait until the controller has ended; False when none was up."""
     client = Client(state)
-    pid = told(state).get("pid")
+    pid = None if client.door else told(state).get("pid")
     try:
         client.post("/v1/down")
     except NotUp:
@@ -79,7 +79,7 @@ def stop(state: Path, patience: float = 60.0, say: Any = None) -> bool:
     while time.monotonic() < until:
         try:
             waiting = client.get("/v1/status", counts="false")["waiting"]
-        except NotUp:
+        except (NotUp, Away):
             if not _runs(pid):
                 return True
             time.sleep(0.02)

@@ -104,8 +104,9 @@ def _head(told: Json) -> str:
 def _endpoints(told: Json, color: bool) -> str:
     rows = []
     for endpoint in told["endpoints"]:
-        kind = "ok" if endpoint["ready"] else "waiting"
-        row = {"endpoint": endpoint["name"], "state": state(kind, "ready" if endpoint["ready"] else "not ready")}
+        well = endpoint["ready"] or endpoint["at_zero"]
+        says = "ready" if endpoint["ready"] else "at zero" if endpoint["at_zero"] else "not ready"
+        row = {"endpoint": endpoint["name"], "state": state("ok" if well else "waiting", says)}
         row |= {"version": "<none>", "traffic": "<none>", "replicas": "<none>", "stage": " "}
         for number, revision in enumerate(endpoint["revisions"]):
             share = f"mirror {revision['mirror']:.0%}" if revision["mirror"] else f"{revision['share']:.0%}"
@@ -118,7 +119,17 @@ def _endpoints(told: Json, color: bool) -> str:
     if not rows:
         return ""
     del color  # a table is cut by columns, so it stays plain
-    return table(rows, ["endpoint", "state", "version", "traffic", "replicas", ("rollout", "stage")])
+    shown = table(rows, ["endpoint", "state", "version", "traffic", "replicas", ("rollout", "stage")])
+    return "\n".join([shown, *_loads(told)])
+
+
+def _loads(told: Json) -> Iterator[str]:
+    """Of endpoints whose replicas follow the load: what the load is, and why there are so many."""
+    why = {c["about"]: c["message"] for c in told["conditions"] if c["type"] == "Scales"}
+    for endpoint in told["endpoints"]:
+        said = why.get(f"endpoint/{endpoint['name']}")
+        if said is not None:
+            yield _cut(f"  {endpoint['name']} scales in {endpoint['replicas_range']}: {said}")
 
 
 def _spoken(told: Json) -> str:

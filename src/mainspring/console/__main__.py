@@ -26,9 +26,12 @@ import uvicorn
 
 from mainspring.app import build
 from mainspring.console.api import api
-from mainspring.console.doors import App, Door, Token, tcp_door, unix_door
+from mainspring.console.doors import ByToken, Door, Peered, Token, by_socket, tcp_door, unix_door
+from mainspring.console.roles import Guard
 from mainspring.controller import Controller
 from mainspring.errors import InputError, MainspringError
+from mainspring.gateway.tokens import Tokens
+from mainspring.worlds.local import secrets
 from mainspring.worlds.local.shim import write_whole
 
 LOG = logging.getLogger("mainspring.console")
@@ -102,10 +105,12 @@ def _log_to(file: Path) -> None:
 async def _serve(controller: Controller) -> None:
     """Open the doors, say where they are, run the loop, and end when it ends or when told."""
     state = controller.state
-    unix, tcp = unix_door(state / "control.sock"), tcp_door()
+    unix, tcp = unix_door(state / "control.sock"), tcp_door(_last_port(state))
     port = int(tcp.getsockname()[1])
-    app: App = api(controller)
-    servers = [_server(Door(app, None)), _server(Door(app, Token(state / "control.token"), port))]
+    made = api(controller)
+    guard = Guard(made, made.routes)
+    people = ByToken(Token(state / "control.token"), Tokens(secrets.keys(state), secrets.pepper(state)))
+    servers = [_server(Door(guard, by_socket), Peered), _server(Door(guard, people, port))]
     serving = [asyncio.create_task(s.serve(sockets=[door])) for s, door in zip(servers, (unix, tcp), strict=True)]
     ended = asyncio.Event()
     here = asyncio.get_running_loop()
@@ -141,13 +146,25 @@ def _announce(controller: Controller, port: int) -> None:
         "tcp": f"127.0.0.1:{port}",
     }
     with contextlib.suppress(OSError):
+        write_whole(str(state / "control.port"), f"{port}\n".encode(), durable=False)
         write_whole(str(state / "controller.json"), json.dumps(told, sort_keys=True).encode())
     LOG.info("the control API answers at %s and 127.0.0.1:%s", told["socket"], port)
 
 
-def _server(app: Door) -> _Server:
+def _last_port(state: Path) -> int:
+    """The port of the last controller of this folder, so that people with keys need not ask anew; 0: none."""
+    try:
+        port = int((state / "control.port").read_bytes()[:16])
+    except (OSError, ValueError):
+        return 0
+    return port if 1024 <= port <= 65535 else 0
+
+
+def _server(app: Door, http: type[asyncio.Protocol] | str = "httptools") -> _Server:
     config = uvicorn.Config(
         app,
+        http=http,
+        proxy_headers=False,  # no header says who asks
         log_config=None,
         access_log=False,
         server_header=False,

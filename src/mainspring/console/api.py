@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from mainspring import __version__
-from mainspring.console import views
+from mainspring.console import costs, views
+from mainspring.console.roles import CALLER
 from mainspring.controller import Controller, Look
 from mainspring.errors import Conflict, EnvironmentError_, InputError, MainspringError, ObjectiveNotMet, StackError
+from mainspring.facts.changes import Caller
 from mainspring.loop.draft import Snapshot
 from mainspring.loop.snapshot import Desired, Now
 from mainspring.stack.load import parse
@@ -31,7 +34,16 @@ from mainspring.worlds.twin.foresee import foresee
 _YAML = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}}
 LONGEST = 300.0  # seconds that one call may wait
 
-Who = Annotated[str, Header(alias="X-Mainspring-User", max_length=64, description="who asks, as it is recorded")]
+Remark = Annotated[str, Header(alias="X-Mainspring-User", max_length=64, description="a remark about who asks")]
+
+
+def asker(request: Request, remark: Remark = "") -> Caller:
+    """Who asks, as the door proved it; what the request says of itself is recorded as a remark."""
+    caller: Caller = request.scope[CALLER]
+    return replace(caller, remark=remark)
+
+
+Asker = Annotated[Caller, Depends(asker)]
 
 
 class _Strict(BaseModel):
@@ -176,6 +188,15 @@ def _reading(app: FastAPI, controller: Controller) -> None:
         """What was judged: `drift`, `quality`, `gate`, `rollout`, `run`; oldest first."""
         return [views.plain(record) for record in store.records(kind, since)]
 
+    @app.get("/v1/changes", tags=["look"])
+    def changes(
+        since: Annotated[float, Query(allow_inf_nan=False)] = 0.0,
+        limit: Annotated[int, Query(ge=1, le=5000)] = 100,
+        who: Annotated[str, Query(max_length=200)] = "",
+    ) -> Any:
+        """Who changed what from `since` on (real time, POSIX seconds), newest first; `who`: a part of who it was."""
+        return [views.plain(change) for change in controller.changes(since, limit, who)]
+
     @app.get("/v1/steps", tags=["look"])
     def steps(limit: Annotated[int, Query(ge=1, le=5000)] = 100) -> Any:
         """Steps that were begun, newest first."""
@@ -205,10 +226,7 @@ def _reading(app: FastAPI, controller: Controller) -> None:
         """Counts of requests and predictions by endpoint."""
         return views.plain(controller.parts.traffic())
 
-    @app.get("/v1/cost", tags=["look"])
-    def cost() -> Any:
-        """The bill up to now, and the budget."""
-        return views.budget(controller.desired().stack, controller.parts.spend())
+    costs.add(app, controller)
 
 
 def _status(controller: Controller, *, counts: bool) -> dict[str, Any]:
@@ -255,37 +273,37 @@ def _status(controller: Controller, *, counts: bool) -> dict[str, Any]:
 
 def _changing(app: FastAPI, controller: Controller) -> None:
     @app.put("/v1/stack", tags=["ask"], openapi_extra=_YAML)
-    async def apply(request: Request, expected: str = "", who: Who = "") -> Any:
+    async def apply(request: Request, by: Asker, expected: str = "") -> Any:
         """Apply a stack file: its text is the body. With problems: 422, and all of them."""
         body = await request.body()
         try:
             text = body.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise InputError("bad-text", "a stack file is UTF-8 text", "mainspring validate") from None
-        stack, changed = await asyncio.to_thread(controller.apply, text, expected, who)
+        stack, changed = await asyncio.to_thread(controller.apply, text, by, expected)
         told = [str(note) for note in notes(stack)]
         return {"revision": controller.desired().revision, "changed": changed, "notes": told}
 
     @app.post("/v1/requests", status_code=202, tags=["ask"])
-    def ask(asked: Ask, who: Who = "") -> Any:
+    def ask(asked: Ask, by: Asker) -> Any:
         """Ask for something; the next cycle answers it."""
-        request = controller.ask(asked.verb, asked.target, asked.args, who)
+        request = controller.ask(asked.verb, asked.target, asked.args, by)
         return {"id": request.id}
 
     @app.post("/v1/models/{model}/challenger", tags=["ask"])
-    def challenge(model: str, named: Challenge, who: Who = "") -> Any:
+    def challenge(model: str, named: Challenge, by: Asker) -> Any:
         """Name a version `challenger`: it is judged when it was not, and rolled out when it passes."""
         look = _look(controller)
         if not any(v.model == model and v.number == named.version for v in look.observed.versions):
             message = f"there is no version `{model[:60]}@{named.version}`"
             raise InputError("no-such-version", message, "mainspring models list")
-        controller.name_challenger(model, named.version, who)
+        controller.name_challenger(model, named.version, by)
         return {"model": model, "challenger": named.version}
 
     @app.post("/v1/down", status_code=202, tags=["ask"])
-    def down() -> Any:
+    def down(by: Asker) -> Any:
         """Stop everything, then end."""
-        controller.down()
+        controller.down(by)
         return {"down": True}
 
 
@@ -294,10 +312,10 @@ def _waiting(app: FastAPI, controller: Controller) -> None:
     waiters = ThreadPoolExecutor(32, thread_name_prefix="wait")
 
     @app.post("/v1/clock", tags=["ask"])
-    async def clock(move: MoveClock) -> Any:
+    async def clock(move: MoveClock, by: Asker) -> Any:
         """Move a replay's clock, and wait until all is quiet at that time. 409 in live mode, or backwards."""
         run = asyncio.get_running_loop().run_in_executor
-        return views.plain(await run(waiters, controller.advance, move.to, move.timeout))
+        return views.plain(await run(waiters, controller.advance, move.to, move.timeout, by))
 
     @app.get("/v1/wait", tags=["look"])
     async def wait(timeout: Annotated[float, Query(ge=0, le=LONGEST)] = 30.0) -> Any:
@@ -318,10 +336,10 @@ def _files(app: FastAPI, controller: Controller) -> None:
         return {"name": name, "lines": logs.tail(controller.state, name, lines)}
 
     @app.post("/v1/backup", tags=["ask"])
-    def backup(save: Save) -> Any:
+    def backup(save: Save, by: Asker) -> Any:
         """Write the controller's memory to a new file."""
         to = Path(save.to)
         if not to.is_absolute():
             raise InputError("bad-path", f"`{save.to}` is not an absolute path", "mainspring backup FILE")
-        controller.parts.store.backup(to)
+        controller.backup(to, by)
         return {"file": str(to)}

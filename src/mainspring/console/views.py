@@ -15,6 +15,7 @@ from mainspring.controller import Look
 from mainspring.decide.routes import EndpointRoutes
 from mainspring.loop.memory import RolloutMemory
 from mainspring.loop.plan import Plan, Record, Step
+from mainspring.loop.scaling import count_of, scales
 from mainspring.loop.serve import replicas
 from mainspring.loop.snapshot import Observed, RunSeen, VersionSeen
 from mainspring.stack.model import Stack
@@ -64,7 +65,11 @@ def endpoints(look: Look) -> list[Json]:
                 "kind": spec.server.kind,
                 "runtime": spec.runtime,
                 "options": list(spec.words),
-                "replicas_wanted": len(replicas(look.desired.stack, name, "")),
+                "replicas_wanted": len(replicas(look.desired.stack, name, "", count_of(memory, name, spec))),
+                "replicas_range": str(spec.replicas),
+                "at_zero": bool(model and model.champion) and scales(spec) and count_of(memory, name, spec) == 0,
+                "load": _load(look, name),
+                "tenants": sorted(spec.tenants),
                 "revisions": revisions,
                 "objective": {
                     "p95": spec.objective.p95,
@@ -75,6 +80,15 @@ def endpoints(look: Look) -> list[Json]:
             }
         )
     return rows
+
+
+def _load(look: Look, name: str) -> Json | None:
+    """What gateway workers said last; None where nobody knows."""
+    load = look.observed.loads.get(name)
+    if load is None:
+        return None
+    seconds = load.seconds if math.isfinite(load.seconds) else None
+    return {"waiting": load.waiting, "running": load.running, "rate": load.rate, "seconds": seconds}
 
 
 def rollout(memory: RolloutMemory, spec: Endpoint, look: Look) -> Json:

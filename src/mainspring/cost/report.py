@@ -1,12 +1,14 @@
 """A bill as table rows, for `mainspring cost` and reports.
 
 What this is: rows of what is shown, rounded so that the rows add up to the total that is shown. Who calls it: the
-command line and the report writer. What it must never do: round each row by itself.
+command line, `period.py` and the report writer. What it must never do: round each row by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from mainspring.decide.price import Bill, Line
 
@@ -25,16 +27,32 @@ class CostRow:
     per_thousand: float | None  # dollars for 1,000 predictions; the total's has everything in it
 
 
-def rounded(dollars: list[float], digits: int) -> list[float]:
-    """Round amounts so that they add up to their rounded sum: the largest remainders are rounded up."""
+def units(dollars: Sequence[float], digits: int, total: float | None = None) -> list[int]:
+    """Round amounts to whole units of 10^-digits dollars, by the largest remainders.
+
+    They add up to the rounded `total`, whatever its size: by default their own exact sum, else the bill's, from which
+    a sum of floats may differ in its last bits. Nothing is below zero.
+    """
     scale = 10**digits
-    exact = [max(0.0, amount) * scale for amount in dollars]
-    units = [int(amount) for amount in exact]
-    missing = round(sum(exact)) - sum(units)
-    order = sorted(range(len(exact)), key=lambda i: (units[i] - exact[i], i))
+    exact = [Fraction(max(0.0, amount)) * scale for amount in dollars]
+    found = [int(amount) for amount in exact]
+    whole = sum(exact) if total is None else Fraction(max(0.0, total)) * scale
+    missing = round(whole) - sum(found)
+    order = sorted(range(len(exact)), key=lambda i: (found[i] - exact[i], i))
     for i in order[: max(0, missing)]:
-        units[i] += 1
-    return [unit / scale for unit in units]
+        found[i] += 1
+    left = missing - min(max(0, missing), len(order))
+    for i in sorted(order, key=lambda i: -found[i]):  # the float sum's error, if it is a unit or more: to the largest
+        step = max(left, -found[i])
+        found[i], left = found[i] + step, left - step
+        if not left:
+            break
+    return found
+
+
+def rounded(dollars: Sequence[float], digits: int, total: float | None = None) -> list[float]:
+    """Round amounts so that they add up to the rounded `total`, or to their rounded sum: see `units`."""
+    return [unit / 10**digits for unit in units(dollars, digits, total)]
 
 
 def rows(bill: Bill, digits: int = 4) -> tuple[CostRow, ...]:

@@ -58,6 +58,7 @@ class EndpointRoutes:
     context: int = 0  # tokens of one request, its answer included; 0: not known
     slot_cores: float = 0.0  # cores that one slot of a replica is charged for; 0: replicas say what they used
     core_price: float = 0.0  # dollars for a second of a core
+    salt: str = ""  # the field of a request that keeps its prompt's cache apart from other tenants'; "": there is none
     retry_share: int = 2_000  # retries in parts of 10,000 of the requests of late; a few are always allowed
 
 

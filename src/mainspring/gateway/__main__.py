@@ -17,9 +17,12 @@ import time
 from pathlib import Path
 
 from mainspring.errors import EnvironmentError_
+from mainspring.gateway.accounts import Accounts
 from mainspring.gateway.copies import Copies
 from mainspring.gateway.desk import Desk
 from mainspring.gateway.hub import Hub
+from mainspring.gateway.ledger import LedgerError
+from mainspring.gateway.loads import Loads
 from mainspring.gateway.log import SEGMENT_BYTES, Log
 from mainspring.gateway.metrics import Metrics
 from mainspring.gateway.mirror import Mirror, Settled
@@ -50,6 +53,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--segment-bytes", type=int, default=SEGMENT_BYTES)
     parser.add_argument("--keys", type=Path, help="hashes of the tokens that callers may use")
     parser.add_argument("--pepper", type=Path, help="the key of those hashes")
+    parser.add_argument("--ledger", type=Path, help="the file that all workers count limits in")
+    parser.add_argument("--used", type=Path, help="what was metered by day and month, should the ledger be lost")
+    parser.add_argument("--loads", type=Path, help="a folder to say in what this worker is doing")
     parser.add_argument("--upstream-key", type=Path, help="a file with the token that replicas ask for")
     parser.add_argument("--processes", type=Path, help="where replicas' processes leave their exit status")
     parser.add_argument("--drain", type=float, default=_DRAIN, help="seconds for requests to end after SIGTERM")
@@ -86,11 +92,14 @@ async def serve(arguments: argparse.Namespace) -> None:
     hub = Hub(table, Metrics(), arguments.processes)
     mirror = Mirror(hub, records, Settled(arguments.segments, arguments.name, boot))
     tokens = Tokens(arguments.keys, arguments.pepper)
-    gateway = Gateway(Desk(hub, records, mirror, Copies(hub, records), tokens, upstream_key))
+    accounts = Accounts(arguments.ledger, arguments.used)
+    desk = Desk(hub, records, mirror, Copies(hub, records), tokens, accounts, upstream_key)
+    gateway = Gateway(desk)
+    loads = Loads(arguments.loads / f"{arguments.name}.json" if arguments.loads else None, hub, boot)
     server = Server(gateway.handle, idle=120.0, max_connections=_most_clients(), wording=wording)
     table.look()
     listener = await asyncio.get_running_loop().create_server(server, sock=sock)
-    work = (_watch(table, tokens), server.watch(), hub.watch(), _mirror(mirror))
+    work = (_watch(desk, loads), server.watch(), hub.watch(), _mirror(mirror), _sync(accounts))
     tasks = [asyncio.create_task(one) for one in work]
     process.settle_memory()
     process.announce(arguments.announce, process.address_of(sock))
@@ -105,20 +114,38 @@ async def serve(arguments: argparse.Namespace) -> None:
         await mirror.quiet(2.0)
         for task in tasks:
             task.cancel()
+        accounts.close()
         records.flush()
         mirror.note()
         records.close()
 
 
-async def _watch(table: Table, tokens: Tokens) -> None:
-    """Look at the files every so often, for as long as it runs."""
+async def _watch(desk: Desk, loads: Loads) -> None:
+    """Look at the files every so often, and write what is due, for as long as it runs."""
+    counted = 0.0
     while True:
+        now = time.monotonic()
         try:
-            tokens.look()
-            table.look()
+            desk.tokens.look()
+            desk.table.look()
+            desk.write_begun()
+            loads.tick(now)
+            if now - counted >= 1.0:
+                counted = now
+                desk.accounts.tick(time.time())
         except Exception:  # the last good files stay in force, and the next look may find better ones
-            log.exception("the routes or the keys were not taken over")
+            log.exception("the files were not looked at, or not written")
         await asyncio.sleep(_EVERY)
+
+
+async def _sync(accounts: Accounts) -> None:
+    """Once a second: what was counted outlives a power cut, too."""
+    while True:
+        await asyncio.sleep(1.0)
+        try:
+            await asyncio.to_thread(accounts.sync)
+        except (OSError, LedgerError) as error:
+            log.warning("the ledger was not brought to the disk: %s", error)
 
 
 async def _mirror(mirror: Mirror) -> None:

@@ -62,6 +62,7 @@ _asking: Callable[[bytes], Asking] = msgspec.json.Decoder(_Whole).decode
 _engine_fields = attrgetter(*ENGINE_FIELDS)
 _NONE_GIVEN = (_NULL,) * len(ENGINE_FIELDS)
 _object = msgspec.json.Decoder(dict[str, Any]).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -158,6 +159,39 @@ def with_usage(body: bytes, asking: Asking) -> tuple[bytes, bool]:
         return body, False
     said["stream_options"] = {**(given or {}), "include_usage": True}
     return _encode(said), True
+
+
+def most_output(asking: Asking) -> int:
+    """Tokens that all its answers may have together, as the request says; -1 where it does not."""
+    if asking.max_tokens is None and asking.max_completion_tokens is None:
+        return -1
+    return max(asking.max_tokens or 0, asking.max_completion_tokens or 0) * answers(asking)
+
+
+def answers(asking: Asking) -> int:
+    """How many answers it asks for, seen or unseen: to each of its prompts."""
+    return max(asking.n or 1, asking.best_of or 1) * _prompts(asking.prompt)
+
+
+def _prompts(prompt: msgspec.Raw) -> int:
+    """A text is one prompt, and so is a list of tokens; a list of texts, or of such lists, is several."""
+    if bytes(memoryview(prompt)[:1]) != b"[":
+        return 1
+    try:
+        found = _list(prompt)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return 1  # the engine will refuse it
+    return len(found) if found and bytes(found[0])[:1] in (b'"', b"[") else 1
+
+
+def with_most(body: bytes, tokens: int) -> bytes:
+    """The body of a request that says no `max_tokens`, with one."""
+    return b'%b,"max_tokens":%d}' % (body.rstrip()[:-1], tokens)
+
+
+def with_salt(body: bytes, word: str, salt: str) -> bytes:
+    """The body with a field that keeps what its prompt leaves in a cache apart from others' prompts."""
+    return b'%b,"%b":"%b"}' % (body.rstrip()[:-1], word.encode(), salt.encode())
 
 
 def unstreamed(body: bytes) -> bytes:

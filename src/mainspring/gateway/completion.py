@@ -10,21 +10,29 @@ import time
 
 import msgspec
 
-from mainspring.gateway import errors, tail
+from mainspring.gateway import errors, learned, tail
+from mainspring.gateway.accounts import Account, Charge
 from mainspring.gateway.desk import Desk, signed
-from mainspring.gateway.exchange import FLOWING, OVER, Exchange, Outcome
-from mainspring.gateway.log import Row, row
+from mainspring.gateway.exchange import FLOWING, OVER, SENT, Exchange, Outcome
+from mainspring.gateway.log import Begun, Row, row
 from mainspring.gateway.metrics import Counts
 from mainspring.gateway.routing import Endpoint, chance
 from mainspring.wire.http1 import EVENTS, Request
 
+LEFT = 499
+"""The status of a request whose client left before there was an answer (nginx's number)."""
+_LEARN = 8  # where nothing is reserved, so many requests teach no more than one of them
+_CHAT = b"POST /v1/chat/"
 _STREAM_LINES = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
 class Completion(Exchange):
     """A chat completion, a completion or embeddings, for a client that waits."""
 
-    __slots__ = ("at", "desk", "first", "is_slow", "last_at", "request", "shown", "split", "tail")
+    __slots__ = (
+        "account", "at", "charge", "desk", "events", "first", "is_slow", "key", "last_at", "number", "read", "request",
+        "shown", "size", "split", "tail",
+    )  # fmt: skip
 
     def __init__(
         self, desk: Desk, request: Request, route: Endpoint, line: tuple[bytes, bytes], shown: bytes, body: bytes
@@ -37,6 +45,37 @@ class Completion(Exchange):
         self.tail: tail.Stream | None = None
         self.first = self.last_at = 0.0
         self.is_slow = False  # the client does not keep up
+        self.account: Account | None = None
+        self.charge: Charge | None = None  # what it has taken of limits
+        self.key = ""
+        self.number = desk.number()
+        self.size = 0  # bytes of the prompt
+        self.events = 0  # passed on
+        self.read = 0.0  # seconds that its replica took to the first event
+        self.unbegun = True
+
+    def charged_to(self, account: Account, charge: Charge | None) -> None:
+        """Whose request it is, and what of their limits it holds."""
+        self.account, self.charge = account, charge
+        self.key, self.tenant = account.key.id, account.key.tenant
+
+    def weigh(self) -> float:
+        known = self.route.traffic.learned
+        return known.work(self.tenant, known.prompt_tokens(self.size))
+
+    def begin(self) -> None:
+        if self.state not in (SENT, FLOWING):
+            return
+        self.unbegun = False
+        self.desk.log.append(
+            row(
+                Begun(
+                    endpoint=self.endpoint, n=self.number, at=self.at, tenant=self.tenant, key=self.key,
+                    revision=self.revision.name if self.revision is not None else "",
+                    prompt_tokens=self.route.traffic.learned.prompt_tokens(self.size),
+                )
+            )
+        )  # fmt: skip
 
     def stream(self, hide: bool) -> None:
         """The client wants events; `hide` keeps the usage from it, for which it has not asked."""
@@ -51,6 +90,8 @@ class Completion(Exchange):
         return self.desk.metrics.of(self.endpoint, self.revision.name if self.revision is not None else "", "live")
 
     def crashed(self) -> None:
+        if self.charge is not None:
+            self.charge.settle(0, 0)
         self.request.reply(500, errors.body(500, "the gateway failed; its log says why"))
 
     # --- an answer that is whole
@@ -64,6 +105,7 @@ class Completion(Exchange):
             if status == 503:
                 busy = self.revision is not None and not self.revision.is_empty
                 code = "overloaded" if busy else "no_replica"
+            if status in (429, 503):
                 extra = self.route.again()
             outcome.body = errors.body(status, outcome.error, code)
         elif status == 200:
@@ -86,6 +128,8 @@ class Completion(Exchange):
     def _reply(self, outcome: Outcome, extra: bytes) -> None:
         request = self.request
         overhead = (time.perf_counter() - request.arrived - outcome.upstream) * 1e6
+        if self.account is not None:
+            extra += self.account.lines()
         request.reply(outcome.status, outcome.body, signed(self.shown, outcome.header, overhead) + extra)
         if outcome.status == 200:
             self.desk.copies.offer(self)
@@ -123,6 +167,7 @@ class Completion(Exchange):
             self.counts().of_words().gaps.add(now - self.last_at)
         self.last_at = now
         if out:
+            self.events += out.count(b"\n\n")
             self.request.send(out)
         if stream.ended == "done":
             self._end("done", stream.last, 200, "")
@@ -140,6 +185,7 @@ class Completion(Exchange):
             self.probe = False
         self.prefilled()
         self.first = now - request.arrived
+        self.read = now - self.sent_at
         words = self.counts().of_words()
         words.ttft.add(self.first)
         words.open += 1
@@ -148,7 +194,8 @@ class Completion(Exchange):
         if not self.route.mirrors:
             self.body = request.body = b""  # it is not sent again, and a stream may last
         request.on_slow = self.slow
-        request.begin(200, signed(self.shown, revision, overhead) + _STREAM_LINES, EVENTS)
+        limits = self.account.lines() if self.account is not None else b""
+        request.begin(200, signed(self.shown, revision, overhead) + limits + _STREAM_LINES, EVENTS)
 
     def _refused(self, stream: tail.Stream) -> None:
         """An error is the first that comes: it can still be an answer with a status of its own."""
@@ -208,26 +255,72 @@ class Completion(Exchange):
         super().gone()
         self.desk.metrics.gone += 1
         self.route.traffic.inside -= 1
+        outcome = Outcome(200 if flowing else LEFT, b"", self.tries + 1)
+        self._sign(outcome)
         if flowing:
             self.counts().of_words().open -= 1
-            outcome = Outcome(200, b"", self.tries + 1)
-            self._sign(outcome)
-            counted = self.tail.counted if self.tail is not None else tail.Counted()
-            self._write_down(outcome, counted, "gone", None, ())
+        counted = self.tail.counted if self.tail is not None else tail.Counted()
+        self._write_down(outcome, counted, "gone", None, ())
 
-    # --- what is written down
+    # --- what is counted, and written down
+
+    def _complete(self, counted: tail.Counted, end: str) -> bool:
+        """Fill in the tokens of an answer that broke off before it said them; whether that was needed.
+
+        The rule: what was passed on is counted, an event for a token; its prompt as such prompts are estimated. A
+        client that leaves before the first event pays the prompt if it was with a replica; who gets no answer pays
+        nothing.
+        """
+        if end in ("", "done") or counted.prompt or counted.output or not self.sent_at:
+            return False
+        counted.prompt = self.route.traffic.learned.prompt_tokens(self.size)
+        roles = 1 if self.line.startswith(_CHAT) else 0  # a chat's first event has no token
+        counted.output = max(self.events - roles, 0)
+        return True
+
+    def _settle_up(self, counted: tail.Counted, outcome: Outcome, end: str) -> tuple[float, float]:
+        """Give back what was reserved and not used; returns the seconds of prefill and of decoding."""
+        traffic, routes = self.route.traffic, self.route.routes
+        prefill, decode = counted.prefill, counted.decode
+        if not prefill and not decode and (outcome.status == 200 or end):  # who gets no answer pays nothing
+            prefill = min(self.read, outcome.upstream)
+            decode = outcome.upstream - prefill
+        if routes.slot_cores:
+            outcome.compute = (prefill + decode) * routes.slot_cores
+        traffic.lately.ended += 1
+        traffic.lately.seconds += outcome.upstream
+        if outcome.status == 200 and counted.prompt and (self.charge is not None or self.number % _LEARN == 1):
+            read = (prefill, decode) if self.read or counted.prefill else (0.0, 0.0)
+            traffic.learned.note(self.tenant, self.size, counted.prompt, counted.cached, counted.output, *read)
+        if self.turned:
+            self.hub.correct(self, 1.0 + self.work_of(counted))
+        if self.charge is not None:
+            self.charge.settle(counted.prompt + counted.output, learned.price(routes, prefill + decode))
+        if self.tenant:
+            of = self.desk.metrics.tenant(self.endpoint, self.tenant)
+            of.requests += 1
+            of.prompt += counted.prompt
+            of.output += counted.output
+            of.cached += counted.cached
+        return prefill, decode
+
+    def work_of(self, counted: tail.Counted) -> float:
+        """What it took, in tokens of an answer."""
+        return self.route.traffic.learned.unread() * (counted.prompt - counted.cached) + counted.output
 
     def _write_down(
         self, outcome: Outcome, counted: tail.Counted, end: str, then: object, arguments: tuple[object, ...]
     ) -> None:
-        request = self.request
+        request, estimated = self.request, self._complete(counted, end)
+        prefill, decode = self._settle_up(counted, outcome, end)
         seconds = time.perf_counter() - request.arrived
         record = Row(
             endpoint=self.endpoint, id=self.shown.decode(), at=self.at, revision=outcome.revision,
             version=outcome.version, role="live", status=outcome.status, seconds=seconds, upstream=outcome.upstream,
             compute=outcome.compute, tries=outcome.tries, first=self.first, prompt_tokens=counted.prompt,
             output_tokens=counted.output, cached_tokens=counted.cached, drafted=counted.drafted,
-            accepted=counted.accepted, end=end, error=outcome.error,
+            accepted=counted.accepted, end=end, error=outcome.error, n=self.number, tenant=self.tenant, key=self.key,
+            prefill=prefill, decode=decode, estimated=estimated,
         )  # fmt: skip
         if then is None:
             self.desk.log.append(row(record))

@@ -54,7 +54,8 @@ class Exchange:
 
     __slots__ = (
         "asked", "avoid", "body", "due", "endpoint", "fixed", "headers", "hub", "line", "link", "prefill", "probe",
-        "revision", "route", "sent_at", "state", "streams", "tries", "until", "upstream", "upstream_s",
+        "revision", "route", "sent_at", "since", "state", "streams", "tenant", "tries", "turned", "unbegun", "until",
+        "upstream", "upstream_s", "work",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +69,12 @@ class Exchange:
         self.asked: Asked | None = None
         self.streams = False
         self.state = NEW
-        self.until = self.due = time.monotonic() + timeout
+        self.since = time.monotonic()
+        self.until = self.due = self.since + timeout
+        self.tenant = ""  # whose it is
+        self.work = 1.0  # what it may take, for whose turn it is
+        self.unbegun = False  # it is to be written down while it is on its way, and is not yet
+        self.turned = False  # it waited, and its turn came
         self.link: Link | None = None
         self.revision: Revision | None = None
         self.upstream: Upstream | None = None
@@ -143,8 +149,21 @@ class Exchange:
         upstream.send(self, self.line, self.headers, self.body, fresh=self.tries > 0)
 
     def _hold(self, woken: bool) -> None:
-        self.state, self.due = HELD, self.until
+        hold, revision = self.route.routes.hold_s, self.revision
+        nobody = hold > 0.0 and (revision is None or revision.is_empty)
+        self.state, self.due = HELD, min(self.until, self.since + hold) if nobody else self.until
         self.hub.hold(self, first=woken)
+
+    def begin(self) -> None:
+        """Write down that it is on its way, if it is with a replica; asked while `unbegun`."""
+
+    def weigh(self) -> float:
+        """What it may take, for whose turn it is, when it has to wait."""
+        return 1.0
+
+    def standing(self) -> tuple[float, int]:
+        """Share and priority of its tenant."""
+        return self.route.standing(self.tenant)
 
     def prefilled(self) -> None:
         """The first token is there: what is left is to decode."""
@@ -270,14 +289,14 @@ class Exchange:
             self.fail(504, f"the replica of `{name}` did not answer within {seconds:g} s")
 
     def _why(self) -> str:
-        revision, seconds = self.revision, self.route.timeout
+        revision, seconds = self.revision, time.monotonic() - self.since
         if revision is None:
-            return f"no version of `{self.endpoint}` takes traffic; waited {seconds:g} s"
+            return f"no version of `{self.endpoint}` takes traffic; waited {seconds:.3g} s"
         if revision.is_empty:
-            return f"no replica of `{revision.name}` is ready; waited {seconds:g} s"
+            return f"no replica of `{revision.name}` is ready; waited {seconds:.3g} s"
         if any(upstream.usable(time.monotonic()) for upstream in revision.upstreams):
-            return f"the replicas of `{revision.name}` are busy; waited {seconds:g} s"
-        return f"the replicas of `{revision.name}` refuse connections; waited {seconds:g} s"
+            return f"the replicas of `{revision.name}` are busy; waited {seconds:.3g} s"
+        return f"the replicas of `{revision.name}` refuse connections; waited {seconds:.3g} s"
 
     def stop(self) -> None:
         """The gateway ends, and cannot wait for this any longer."""

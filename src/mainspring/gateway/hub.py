@@ -7,17 +7,17 @@ past its deadline, or end one because this process itself was held up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
-from collections import deque
 from pathlib import Path
 
 from mainspring.decide import retry
 from mainspring.gateway import health
 from mainspring.gateway.exchange import HELD, OVER, Exchange
+from mainspring.gateway.line import Line
 from mainspring.gateway.metrics import Metrics
+from mainspring.gateway.routing import Endpoint
 from mainspring.gateway.table import Table
 from mainspring.gateway.upstream import Upstream
 
@@ -37,7 +37,7 @@ class Hub:
         self.table, self.metrics = table, metrics
         self._processes = processes
         self.active: set[Exchange] = set()
-        self._held: dict[tuple[str, str], deque[Exchange]] = {}
+        self._held: dict[tuple[str, str], Line] = {}
         self._waking = False
         self._last_eject = 0.0
         table.on_change = self.wake_all
@@ -46,40 +46,64 @@ class Hub:
 
     def waits(self, one: Exchange) -> bool:
         """Whether others wait already for what this one wants: it is not to overtake them."""
-        return bool(self._held) and bool(self._held.get(_key(one)))
+        return bool(self._held) and _key(one) in self._held
 
     def hold(self, one: Exchange, *, first: bool) -> None:
         """Keep it until something changes."""
-        held = self._held.setdefault(_key(one), deque())
-        if first:
-            held.appendleft(one)
+        key = _key(one)
+        line = self._held.get(key)
+        if line is None:
+            line = self._held[key] = Line()
+        if first and one.turned:
+            one.turned = False
+            line.put_back(one)
         else:
-            held.append(one)
+            line.append(one)
 
     def let_go(self, one: Exchange) -> None:
         """It waits no longer: its client has left, or its time is up."""
-        held = self._held.get(_key(one))
-        if held is not None:
-            with contextlib.suppress(ValueError):  # it was taken out to be tried
-                held.remove(one)
+        key = _key(one)
+        line = self._held.get(key)
+        if line is not None and line.remove(one) and not line.size:
+            self._held.pop(key, None)
+
+    def displaced(self, route: Endpoint, tenant: str) -> Exchange | None:
+        """Who of those that wait at an endpoint gives way to a new request of a tenant; None: nobody does."""
+        standing = route.standing(tenant)
+        for key, line in self._held.items():
+            if key[0] == route.name:
+                found = line.displaced(tenant, standing)
+                if found is not None:
+                    return found
+        return None
+
+    def correct(self, one: Exchange, work: float) -> None:
+        """A request is over that took so much `work`: what its turn was reckoned at is put right."""
+        if one.turned and self._held:
+            line = self._held.get(_key(one))
+            if line is not None:
+                line.correct(one.tenant, work - one.work)
 
     def freed(self, one: Exchange) -> None:
         """A replica that `one` was with has room."""
-        if self._held and self._held.get(_key(one)):
+        if self._held and _key(one) in self._held:
             asyncio.get_running_loop().call_soon(self.wake, _key(one))
 
     def wake(self, key: tuple[str, str]) -> None:
-        """Send those who wait, in their order, until one has to wait on."""
-        held = self._held.get(key)
-        while held:
-            one = held.popleft()
+        """Send those who wait, as their turns come, until one has to wait on."""
+        line = self._held.get(key)
+        while line is not None:
+            one = line.next()
+            if one is None:
+                if self._held.get(key) is line:
+                    del self._held[key]
+                return
             if one.state != HELD:
                 continue
+            one.turned = True
             one.dispatch(woken=True)
-            if one.state == HELD and held and held[0] is one:
+            if one.state == HELD and _key(one) == key:
                 return
-        if held is not None and not held:
-            self._held.pop(key, None)
 
     def wake_all(self) -> None:
         """Something has changed for all."""
@@ -94,7 +118,12 @@ class Hub:
 
     def waiting(self, endpoint: str) -> int:
         """How many wait at an endpoint."""
-        return sum(len(held) for key, held in self._held.items() if key[0] == endpoint)
+        return sum(line.size for key, line in self._held.items() if key[0] == endpoint)
+
+    def oldest(self, endpoint: str, now: float) -> float:
+        """Seconds that the one that waits longest at an endpoint has waited."""
+        first = [line.oldest() for key, line in self._held.items() if key[0] == endpoint]
+        return max((now - one.since for one in first if one is not None), default=0.0)
 
     # --- the clock
 
@@ -122,6 +151,7 @@ class Hub:
             self._last_eject = now
             for traffic in self.table.traffic.values():
                 traffic.roll(now)
+                traffic.lately.roll()
             for endpoint in self.table.endpoints.values():
                 for revision in endpoint.revisions.values():
                     if len(revision.upstreams) > 1:

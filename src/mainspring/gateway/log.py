@@ -21,21 +21,24 @@ from typing import Any
 import msgspec
 
 from mainspring.errors import EnvironmentError_
-from mainspring.facts.records import PredictionRecord
+from mainspring.facts.records import BegunRecord, PredictionRecord
 
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 
-Row: Callable[..., msgspec.Struct] = msgspec.defstruct(
-    "Row",
-    [(f.name, Any) if f.default is MISSING else (f.name, Any, f.default) for f in fields(PredictionRecord)],
-    kw_only=True,
-    gc=False,
-)
-"""A `PredictionRecord` field for field, made several times faster than a frozen dataclass is."""
 
+def _struct(name: str, of: type[Any]) -> Callable[..., msgspec.Struct]:
+    """A record field for field, made several times faster than a frozen dataclass is; defaults are not written."""
+    given = {f.name: f for f in fields(of)}
+    tag = str(given.pop("k").default)
+    rows = [(n, Any) if f.default is MISSING else (n, Any, f.default) for n, f in given.items()]
+    return msgspec.defstruct(name, rows, kw_only=True, gc=False, omit_defaults=True, tag_field="k", tag=tag)
+
+
+Row = _struct("Row", PredictionRecord)
+Begun = _struct("Begun", BegunRecord)
 row: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 Done = Callable[[bool], None]

@@ -99,11 +99,34 @@ class Counts:
         return self.words
 
 
+class OfTenant:
+    """Counts of one tenant at one endpoint."""
+
+    __slots__ = ("cached", "output", "prompt", "refused", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.prompt = self.output = self.cached = 0
+        self.refused: dict[str, int] = {}  # by the limit
+
+    def refuse(self, limit: str) -> None:
+        """Count a request that a limit did not allow."""
+        self.refused[limit] = self.refused.get(limit, 0) + 1
+
+    def lines(self, labels: str) -> Iterable[str]:
+        """In Prometheus' text format."""
+        yield f"mainspring_tenant_requests_total{{{labels}}} {self.requests}"
+        for kind, count in (("prompt", self.prompt), ("output", self.output), ("cached", self.cached)):
+            yield f'mainspring_tenant_tokens_total{{{labels},kind="{kind}"}} {count}'
+        for limit, count in self.refused.items():
+            yield f'mainspring_tenant_refused_total{{{labels},limit="{limit}"}} {count}'
+
+
 class Metrics:
     """All counts of this worker since its start."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str, str], Counts] = {}
+        self.tenants: dict[tuple[str, str], OfTenant] = {}
         self.rejected: dict[str, int] = {}  # refused before a revision was chosen, by reason
         self.retries: dict[str, int] = {}
         self.feedback = 0
@@ -117,6 +140,13 @@ class Metrics:
             found = self.counts[key] = Counts()
         return found
 
+    def tenant(self, endpoint: str, tenant: str) -> OfTenant:
+        """The counts of a tenant; the names are of the route table and of `keys.json`."""
+        found = self.tenants.get((endpoint, tenant))
+        if found is None:
+            found = self.tenants[endpoint, tenant] = OfTenant()
+        return found
+
     def reject(self, reason: str) -> None:
         """Count a request that got no further."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -125,8 +155,13 @@ class Metrics:
         """Count a request that was sent again."""
         self.retries[reason] = self.retries.get(reason, 0) + 1
 
-    def text(self, inside: Mapping[str, int], extra: Mapping[str, float], more: Iterable[str] = ()) -> bytes:
-        """All of it in Prometheus' text format; `extra` are single figures by name, `more` are whole lines."""
+    def text(
+        self, inside: Mapping[str, int], extra: Mapping[str, float], more: Iterable[str] = (), *, tenants: bool = True
+    ) -> bytes:
+        """All of it in Prometheus' text format; `extra` are single figures by name, `more` are whole lines.
+
+        `tenants`: with those by tenant, which are not for tenants' eyes.
+        """
         lines: list[str] = []
         for (endpoint, revision, role), counts in self.counts.items():
             labels = f'endpoint="{endpoint}",revision="{revision}",role="{role}"'
@@ -136,6 +171,8 @@ class Metrics:
             lines += counts.seconds.lines("mainspring_request_seconds", labels)
             if counts.words is not None:
                 lines += counts.words.lines(labels)
+        for (endpoint, tenant), of in self.tenants.items() if tenants else ():
+            lines += of.lines(f'endpoint="{endpoint}",tenant="{tenant}"')
         lines += [f'mainspring_inflight{{endpoint="{e}"}} {n}' for e, n in inside.items()]
         lines += [f'mainspring_rejected_total{{reason="{r}"}} {n}' for r, n in self.rejected.items()]
         lines += [f'mainspring_retries_total{{reason="{r}"}} {n}' for r, n in self.retries.items()]

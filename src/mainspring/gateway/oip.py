@@ -14,13 +14,18 @@ import time
 
 import msgspec
 
+from mainspring.decide.limits import NANO
 from mainspring.facts.records import TruthRecord
 from mainspring.gateway import binary, wire
+from mainspring.gateway.accounts import Account, Charge, Refusal
 from mainspring.gateway.desk import AGAIN, Desk, signed
 from mainspring.gateway.exchange import OVER, Exchange, Outcome
+from mainspring.gateway.ledger import LedgerError
 from mainspring.gateway.log import Row, row
 from mainspring.gateway.mirror import Copy
+from mainspring.gateway.refused import limit_words
 from mainspring.gateway.routing import Asked, Endpoint, Revision, chance
+from mainspring.gateway.tokens import Key
 from mainspring.wire.http1 import Request, error_body
 
 LINE = b"POST /v2/models/-/infer HTTP/1.1\r\n"
@@ -43,7 +48,7 @@ _described = msgspec.json.Decoder(_Described).decode
 class Prediction(Exchange):
     """One live request to a predictive endpoint."""
 
-    __slots__ = ("at", "body_asked", "desk", "id", "request", "shown", "split")
+    __slots__ = ("account", "at", "body_asked", "charge", "desk", "id", "key", "request", "shown", "split")
 
     def __init__(
         self, desk: Desk, request: Request, route: Endpoint, body_asked: wire.Infer, body: bytes, fixed: str
@@ -60,11 +65,19 @@ class Prediction(Exchange):
         self.split = request.headers.get(route.split_header, b"").decode("latin-1") if route.split_header else ""
         headers = b"x-request-id: %b\r\n" % self.shown
         super().__init__(desk.hub, route, LINE, headers, body, route.timeout, fixed)
+        self.account: Account | None = None
+        self.charge: Charge | None = None
+        self.key = ""
         if route.session or desk.table.orders:
             self.asked = Asked(
                 desk.table.region(request.headers.get(b"x-mainspring-region")),
                 request.headers.get(route.session, b"")[:256] if route.session else b"",
             )
+
+    def charged_to(self, account: Account, charge: Charge | None) -> None:
+        """Whose request it is, and what of their limits it holds."""
+        self.account, self.charge = account, charge
+        self.key, self.tenant = account.key.id, account.key.tenant
 
     def chance(self) -> float:
         return chance(self.endpoint, self.split or self.id)
@@ -75,8 +88,23 @@ class Prediction(Exchange):
             super().gone()
             self.desk.metrics.gone += 1
             self.route.traffic.inside -= 1
+            self._settle_up(0.0, self.upstream_s)
+
+    def _settle_up(self, compute: float, seconds: float) -> None:
+        """Give back what was reserved and not used."""
+        route = self.route
+        route.traffic.lately.ended += 1
+        route.traffic.lately.seconds += seconds
+        if compute > 0.0:
+            route.traffic.learned.note_compute(compute)
+        if self.charge is not None:
+            self.charge.settle(0, int(compute * route.routes.core_price * NANO))
+        if self.tenant:
+            self.desk.metrics.tenant(route.name, self.tenant).requests += 1
 
     def crashed(self) -> None:
+        if self.charge is not None:
+            self.charge.settle(0, 0)
         self.request.fail(500, "the gateway failed; its log says why")
 
     def over(self, outcome: Outcome) -> None:
@@ -91,8 +119,10 @@ class Prediction(Exchange):
         record = Row(
             endpoint=route.name, id=self.id, at=self.at, revision=outcome.revision, version=outcome.version,
             role="live", status=outcome.status, seconds=seconds, upstream=outcome.upstream, compute=outcome.compute,
-            tries=outcome.tries, inputs=inputs, outputs=outputs, owes=owes, error=outcome.error,
+            tries=outcome.tries, inputs=inputs, outputs=outputs, owes=owes, error=outcome.error, tenant=self.tenant,
+            key=self.key, real=time.time() if desk.table.clock == "request" else 0.0,
         )  # fmt: skip
+        self._settle_up(outcome.compute, outcome.upstream)
         copy = Copy(route.name, self.id, owes, self.at, inputs) if owes and inputs is not None else None
 
         def written(_: bool) -> None:
@@ -100,7 +130,9 @@ class Prediction(Exchange):
             request.reply(
                 outcome.status,
                 outcome.body,
-                signed(self.shown, outcome.header, overhead) + (AGAIN if outcome.status == 503 else b""),
+                signed(self.shown, outcome.header, overhead)
+                + (self.account.lines() if self.account is not None else b"")
+                + (AGAIN if outcome.status in (429, 503) else b""),
             )
             if copy is not None:
                 desk.mirror.pay(copy)
@@ -151,6 +183,7 @@ class OipDoor:
             version, rest = rest[1].decode("latin-1"), rest[2:]
         what = rest[0] if rest else b""
         route = self.desk.table.endpoints.get(name.decode("latin-1"))
+        key = None
         wanted = (b"POST",) if what in (b"infer", b"feedback") else (b"GET", b"HEAD")
         if route is None:
             self._unknown(request, name)
@@ -159,12 +192,12 @@ class OipDoor:
         elif request.method not in wanted:
             allow = b"allow: " + b", ".join(wanted) + b"\r\n"
             self.desk.reject(request, 405, "method", f"this is a `{wanted[0].decode()}`", allow)
-        elif route.auth and not self._let_in(request, route):
+        elif route.auth and (key := self._let_in(request, route)) is None:
             return
         elif version and version not in {revision.version for revision in route.revisions.values()}:
             self.desk.reject(request, 404, "version", f"`{route.name}` has no version `{version:.100}` here")
         elif what == b"infer":
-            self._infer(request, route, version)
+            self._infer(request, route, version, key)
         elif what == b"feedback":
             self._feedback(request, route)
         elif what == b"ready":
@@ -183,17 +216,20 @@ class OipDoor:
         shown = name.decode(errors="replace")
         desk.reject(request, 404, "endpoint", f"there is no endpoint `{shown:.100}`; there is {there}")
 
-    def _let_in(self, request: Request, route: Endpoint) -> bool:
+    def _let_in(self, request: Request, route: Endpoint) -> Key | None:
         key = self.desk.tokens.of(request.headers.get(b"authorization"))
         if key is not None and route.name in key.endpoints:
-            return True
+            if not route.routes.tenants or key.tenant in route.routes.tenants:
+                return key
+            self.desk.reject(request, 403, "tenant", f"this key's tenant may not use `{route.name}` (any more)")
+            return None
         message = f"`{route.name}` asks for a token: send `Authorization: Bearer ...` with one that is good for it"
         self.desk.reject(request, 401, "token", message, b"www-authenticate: Bearer\r\n")
-        return False
+        return None
 
     # --- predictions
 
-    def _infer(self, request: Request, route: Endpoint, version: str) -> None:
+    def _infer(self, request: Request, route: Endpoint, version: str, key: Key | None) -> None:
         desk = self.desk
         if route.is_language:
             desk.reject(request, 400, "kind", f"`{route.name}` is a language model: ask `/v1/chat/completions`")
@@ -223,16 +259,47 @@ class OipDoor:
         if len(given_id) > wire.MAX_ID:
             desk.reject(request, 400, "body", f"`id` has more than {wire.MAX_ID} characters")
             return
-        traffic = route.traffic
-        if traffic.inside >= route.queue:
-            desk.reject(request, 503, "queue", route.full(), route.again())
-            return
+        fixed = next((r.name for r in route.revisions.values() if r.version == version), "") if version else ""
+        self._admit(request, route, key, Prediction(desk, request, route, asked, body, fixed))
+
+    def _admit(self, request: Request, route: Endpoint, key: Key | None, one: Prediction) -> None:
+        desk, traffic, charge = self.desk, route.traffic, None
+        if key is not None:
+            account = desk.accounts.of(route, key)
+            if account.asks:
+                charge = self._reserve(request, account)
+                if charge is None:
+                    return
+            one.charged_to(account, charge)
+        if traffic.inside >= route.queue:  # last, so that nobody gives way to a request that its own limits refuse
+            other = desk.hub.displaced(route, one.tenant)
+            if other is None:
+                if charge is not None:
+                    charge.undo()
+                desk.reject(request, 503, "queue", route.full(), route.again())
+                return
+            other.fail(429, f"`{route.name}` is full, and others wait for less than their share")
         traffic.inside += 1
         traffic.requests += 1
-        fixed = next((r.name for r in route.revisions.values() if r.version == version), "") if version else ""
-        one = Prediction(desk, request, route, asked, body, fixed)
+        traffic.lately.came += 1
         request.on_gone = one.gone
         one.start()
+
+    def _reserve(self, request: Request, account: Account) -> Charge | None:
+        """Take what a prediction may use from the limits; None: it is refused."""
+        route = account.route
+        dollars = max(int(route.traffic.learned.decode_s * route.routes.core_price * NANO), 1)
+        try:
+            charge = account.reserve(0, dollars)
+        except LedgerError:
+            self.desk.reject(request, 503, "ledger", "limits can't be counted at present: `fail` is `closed`", AGAIN)
+            return None
+        if isinstance(charge, Refusal):
+            said = limit_words(charge)
+            self.desk.metrics.tenant(route.name, account.key.tenant).refuse(charge.limit.what)
+            self.desk.reject(request, said.status, "limit", said.message, account.lines() + said.again)
+            return None
+        return charge
 
     # --- outcomes
 

@@ -13,9 +13,12 @@ import msgspec
 
 from mainspring.decide.admit import admit
 from mainspring.gateway import asking, errors
+from mainspring.gateway.accounts import Account, Charge, Refusal
 from mainspring.gateway.asking import Asking, Refused
 from mainspring.gateway.completion import Completion
 from mainspring.gateway.desk import AGAIN, Desk
+from mainspring.gateway.ledger import LedgerError
+from mainspring.gateway.refused import limit_words
 from mainspring.gateway.routing import Asked, Endpoint
 from mainspring.gateway.tokens import Key
 from mainspring.wire.http1 import Request
@@ -28,6 +31,8 @@ PATHS = {
 _MODELS = b"/v1/models"
 _CHALLENGE = b"www-authenticate: Bearer\r\n"
 _LONGEST_ID = 128
+_MOST_CONTEXT = 8_192  # tokens, where neither the stack file nor a limit says
+_MOST_OUTPUT = 4_096  # tokens that an answer gets under a limit, where the request does not say
 _ID_BYTES = frozenset(range(0x21, 0x7F))
 _encode = msgspec.json.Encoder().encode
 
@@ -137,17 +142,16 @@ class OpenAiDoor:
             if said.model not in key.endpoints:
                 self._no_model(request, said.model, key)
                 return
+            if route.routes.tenants and key.tenant not in route.routes.tenants:
+                message = f"this key's tenant may not use `{route.name}` (any more)"
+                self.reject(request, 403, "tenant", message, "no_tenant")
+                return
         self._admit(request, route, said, line, wanted, key)
 
     def _admit(
         self, request: Request, route: Endpoint, said: Asking, line: bytes, wanted: str, key: Key | None
     ) -> None:
         traffic = route.traffic
-        if traffic.inside >= route.queue:
-            status = admit(traffic.inside, route.queue, route.free())
-            code = "overloaded" if status == 503 else ""
-            self.reject(request, status, "queue", route.full(), code, headers=route.again())
-            return
         body, hide = request.body, False
         if said.stream:
             try:
@@ -155,10 +159,31 @@ class OpenAiDoor:
             except Refused as error:
                 self.reject(request, 400, "body", error.message, param=error.param)
                 return
+        # All of the body: tools and schemas are in the prompt too, and one tenant's must not swell another's estimates.
+        size, account, charge = len(request.body), None, None
+        if key is not None:
+            account = self._desk.accounts.of(route, key)
+            if account.asks:
+                found = self._reserve(request, account, said, size, body, wanted)
+                if found is None:
+                    return
+                charge, body = found
+            if route.routes.salt:
+                # What the engine keeps of a prompt answers only the same tenant's next one sooner.
+                body = asking.with_salt(body, route.routes.salt, self._desk.tokens.salt(key.tenant or key.id))
+        # Last, so that nobody gives way to a request that its own limits refuse.
+        if traffic.inside >= route.queue and not self._make_room(request, route, key):
+            if charge is not None:
+                charge.undo()
+            return
         traffic.inside += 1
         traffic.requests += 1
+        traffic.lately.came += 1
         shown = self.id_of(request)
         one = Completion(self._desk, request, route, (line, self._head), shown, body)
+        one.size = size
+        if account is not None:
+            one.charged_to(account, charge)
         if said.stream:
             one.stream(hide)
         if route.split:
@@ -168,6 +193,54 @@ class OpenAiDoor:
         request.on_gone = one.gone
         one.start()
 
+    def _make_room(self, request: Request, route: Endpoint, key: Key | None) -> bool:
+        """The queue is full: whoever has most waiting for its share gives way; else the new one is refused."""
+        other = self._desk.hub.displaced(route, key.tenant if key is not None else "")
+        if other is not None:
+            self._desk.metrics.reject("displaced")
+            other.fail(429, f"`{route.name}` is full, and others wait for less than their share")
+            return True
+        status = admit(route.traffic.inside, route.queue, route.free())
+        code = "overloaded" if status == 503 else ""
+        self.reject(request, status, "queue", route.full(), code, headers=route.again())
+        return False
+
+    def _reserve(
+        self, request: Request, account: Account, said: Asking, size: int, body: bytes, wanted: str
+    ) -> tuple[Charge, bytes] | None:
+        """Take what the request may use from its limits, and hold it to that; None: it is refused."""
+        tokens = dollars = 0
+        if account.counts_tokens or account.own_context:
+            known = account.route.traffic.learned
+            prompt, output = known.prompt_tokens(size), asking.most_output(said) if wanted != "input" else 0
+            most = account.own_context
+            if most and prompt + max(output, 1) > most:
+                asked = f" and up to {output} of an answer" if output > 0 else ""
+                message = f"this request may have some {prompt} tokens of a prompt{asked}; {most} are allowed together"
+                self.reject(request, 400, "context", message, "context_length_exceeded", wanted)
+                return None
+            if output < 0:
+                each = max(min((account.context or _MOST_CONTEXT) - prompt, _MOST_OUTPUT), 1)
+                body = asking.with_most(body, each)
+                output = each * asking.answers(said)
+            tokens, dollars = prompt + output, known.dollars(account.route.routes, prompt, output)
+        try:
+            charge = account.reserve(tokens, dollars)
+        except LedgerError:
+            message = "limits can't be counted at present, and `fail` is `closed`"
+            self.reject(request, 503, "ledger", message, "limits_unavailable", headers=AGAIN)
+            return None
+        if isinstance(charge, Refusal):
+            self._over_limit(request, account, charge)
+            return None
+        return charge, body
+
+    def _over_limit(self, request: Request, account: Account, refusal: Refusal) -> None:
+        said = limit_words(refusal)
+        self._desk.metrics.tenant(account.route.name, account.key.tenant).refuse(refusal.limit.what)
+        lines = account.lines() + said.again
+        self.reject(request, said.status, "limit", said.message, said.code, headers=lines)
+
     def _asked(self, request: Request, route: Endpoint, said: Asking, wanted: str, key: Key | None) -> Asked:
         """What the request's route depends on."""
         table = self._desk.table
@@ -175,8 +248,8 @@ class OpenAiDoor:
         if route.session:
             asked.session = request.headers.get(route.session, b"")[:256]
         if route.routes.prefix and wanted != "input":
-            # Of another caller's prompt nothing is to be learnt by how soon an answer comes: hence the key.
-            name = key.id if key is not None else ""
+            # Of another tenant's prompt nothing is to be learnt by how soon an answer comes: hence its name.
+            name = (key.tenant or key.id) if key is not None else ""
             salt = route.salts.get(name)
             if salt is None:
                 salt = route.salts[name] = b"%b\0%b" % (route.encoded, name.encode("utf-8", "surrogatepass"))

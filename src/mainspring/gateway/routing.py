@@ -19,11 +19,14 @@ import numpy.typing as npt
 from mainspring.decide import affinity, nearest, pick
 from mainspring.decide.admit import retry_after
 from mainspring.decide.routes import EndpointRoutes, RevisionRoute
+from mainspring.gateway.lately import Lately
+from mainspring.gateway.learned import Learned
 from mainspring.gateway.prefix import Blocks, PrefixIndex
 from mainspring.gateway.upstream import Upstream
 
 _SESSIONS = 65_536
 _WINDOW = 5.0  # seconds; a rate is of this and of the window before it
+_ANYBODY = (1.0, 1)
 _Counts = npt.NDArray[np.integer[Any]]
 
 
@@ -69,10 +72,12 @@ class Beliefs:
 class Traffic:
     """What is going on at one endpoint, whatever table is in force: who is inside, and the rates of late."""
 
-    __slots__ = ("_before", "_rolled", "inside", "requests", "retried", "served")
+    __slots__ = ("_before", "_rolled", "inside", "lately", "learned", "requests", "retried", "served")
 
     def __init__(self) -> None:
         self.inside = 0
+        self.learned = Learned()
+        self.lately = Lately()
         self.requests = self.retried = self.served = 0  # of the window
         self._before = (0, 0, 0)
         self._rolled = 0.0
@@ -216,7 +221,8 @@ class Endpoint:
         self._ordered = revisions
         self._weights = cast("_Counts", [route.weight for route in routes.revisions])
         self._mirror, self._mirror_share = routes.mirror, routes.mirror_share
-        self.salts: dict[str, bytes] = {}  # of the prefix index, by key; there are as many as keys
+        self.salts: dict[str, bytes] = {}  # of the prefix index, by tenant or key; there are as many as those
+        self._standing = {name: (one.share, one.priority) for name, one in routes.tenants.items()}
         self.mirrors = bool(routes.mirror) and routes.mirror_share > 0
 
     def choose(self, u: float) -> Revision | None:
@@ -225,6 +231,10 @@ class Endpoint:
             return self.only
         index = pick.revision(u, self._weights)
         return self._ordered[index] if index >= 0 else None
+
+    def standing(self, tenant: str) -> tuple[float, int]:
+        """Share and priority of a tenant; of one that the routes do not know (any more), those of any other."""
+        return self._standing.get(tenant, _ANYBODY)
 
     def mirror(self, id: str, live: str) -> str:
         """The name of the revision that gets a copy of this request; "" for none."""

@@ -43,6 +43,8 @@ class Timings(msgspec.Struct):
     cache_n: int | None = None
     draft_n: int | None = None
     draft_n_accepted: int | None = None
+    prompt_ms: float | None = None
+    predicted_ms: float | None = None
 
 
 class Counted(msgspec.Struct):
@@ -53,6 +55,8 @@ class Counted(msgspec.Struct):
     cached: int = 0
     drafted: int = 0
     accepted: int = 0
+    prefill: float = 0.0  # seconds that the engine says; 0 where it does not
+    decode: float = 0.0
 
     def take(self, usage: Usage | None, timings: Timings | None) -> None:
         """Note what an event or an answer says; what it does not say stays."""
@@ -63,6 +67,7 @@ class Counted(msgspec.Struct):
         if timings is not None:
             self.cached = self.cached or timings.cache_n or 0
             self.drafted, self.accepted = timings.draft_n or 0, timings.draft_n_accepted or 0
+            self.prefill, self.decode = (timings.prompt_ms or 0.0) / 1e3, (timings.predicted_ms or 0.0) / 1e3
 
 
 class Whole(msgspec.Struct):

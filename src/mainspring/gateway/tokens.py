@@ -3,8 +3,6 @@
 What this is: `keys.json` and the pepper beside it, looked at as often as the routes, so that a revoked key ends within
 a second. Who calls it: the gateway's doors. What it must never do: keep a token where it could be written out, forget
 the last good file because a new one is broken, or take a file that has gone for "no keys are needed".
-
-Tenants and limits are to come here later: a `Key` is what a request is charged to.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ import time
 from pathlib import Path
 
 import msgspec
+
+from mainspring.decide.limits import Limit
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ class Key(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...] = ()
     name: str = ""
     expires: float | None = None  # POSIX seconds
+    tenant: str = ""  # whose it is, of the endpoints' `tenants`
+    limits: tuple[Limit, ...] = ()  # of its own, over all endpoints
+    context: int = 0  # tokens of one request, its answer included; 0: no limit of its own
+    role: str = ""  # of the control API, whose door reads this too; such a key has no endpoints
 
 
 class _Keys(msgspec.Struct):
@@ -49,6 +53,7 @@ class Tokens:
         self._seen: object = None
         self._by_hash: dict[str, Key] = {}
         self._pepper = b""
+        self._salts: dict[str, str] = {}
         self._known: dict[bytes, Key] = {}  # by the whole header: a good token is hashed once; in memory only
         self.look()
 
@@ -71,7 +76,17 @@ class Tokens:
         except (OSError, ValueError, msgspec.MsgspecError):
             log.warning("`%s` and its pepper are not good key files, the last good ones stay", keys)
             return
-        self._pepper, self._by_hash, self._known = secret, found, {}
+        self._pepper, self._by_hash, self._known, self._salts = secret, found, {}, {}
+
+    def salt(self, whose: str) -> str:
+        """A text of a tenant's own, which tells nobody whose it is."""
+        found = self._salts.get(whose)
+        if found is None:
+            if len(self._salts) >= _REMEMBERED:
+                self._salts.clear()
+            text = b"salt\0" + whose.encode("utf-8", "surrogatepass")
+            found = self._salts[whose] = hmac.digest(self._pepper, text, hashlib.sha256).hex()[:32]
+        return found
 
     def of(self, authorization: bytes | None) -> Key | None:
         """The key that an `Authorization` header names; None when it names none that is good now."""

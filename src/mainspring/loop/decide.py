@@ -8,6 +8,7 @@ from mainspring.loop.memory import SCHEMA
 from mainspring.loop.plan import Plan
 from mainspring.loop.rollouts import roll
 from mainspring.loop.runs import run
+from mainspring.loop.scaling import rescale
 from mainspring.loop.serve import serve
 from mainspring.loop.status import conditions
 from mainspring.loop.versions import settle_aliases
@@ -29,6 +30,7 @@ def decide(s: Snapshot) -> Plan:
     roll(draft)
     if not s.desired.down:
         look(draft)
+        rescale(draft)
     serve(draft)
     conditions(draft)
     _answer_rest(draft)

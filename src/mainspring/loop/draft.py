@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from mainspring.decide.scale import Scaling
 from mainspring.loop.memory import Memory, ModelMemory, PipelineMemory, ProcessMemory, RolloutMemory, RunMemory
 from mainspring.loop.plan import Action, Answer, Condition, Event, Fence, Plan, Record, Step, Waiting, step_id
 from mainspring.loop.readings import Query, Reading, Readings, Unknown
@@ -38,6 +39,7 @@ class Draft:
     rollouts: dict[str, RolloutMemory]
     runs: dict[str, RunMemory]
     pipelines: dict[str, PipelineMemory]
+    scales: dict[str, Scaling]
     aborted: list[str]
     epoch: int
     looked: float | None
@@ -61,6 +63,7 @@ class Draft:
             rollouts=dict(m.rollouts),
             runs=dict(m.runs),
             pipelines=dict(m.pipelines),
+            scales=dict(m.scales),
             aborted=list(m.aborted),
             epoch=m.epoch,
             looked=m.looked,
@@ -137,6 +140,7 @@ class Draft:
             rollouts=self.rollouts,
             runs=self.runs,
             pipelines=self.pipelines,
+            scales=self.scales,
             aborted=tuple(self.aborted),
         )
         return Plan(

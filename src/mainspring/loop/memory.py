@@ -10,6 +10,7 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
+from mainspring.decide.scale import Scaling
 from mainspring.loop.snapshot import Now
 
 SCHEMA = 1
@@ -117,6 +118,7 @@ class Memory:
     rollouts: dict[str, RolloutMemory] = field(default_factory=dict)  # by endpoint
     runs: dict[str, RunMemory] = field(default_factory=dict)  # by id
     pipelines: dict[str, PipelineMemory] = field(default_factory=dict)
+    scales: dict[str, Scaling] = field(default_factory=dict)  # by endpoint whose number of replicas follows its load
     aborted: tuple[str, ...] = ()  # "model/number" of versions whose rollout was given up
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from mainspring.decide.restart import restart
 from mainspring.decide.routes import EndpointRoutes, RevisionRoute, RouteTable, same_routes
+from mainspring.loop import limits
 from mainspring.loop.draft import Draft
 from mainspring.loop.memory import ProcessMemory
 from mainspring.loop.plan import SetRoutes, StartGateway, StartReplica, StopProcess, step_id
+from mainspring.loop.scaling import count_of, note_load
 from mainspring.loop.snapshot import ProcessSeen, VersionSeen
 from mainspring.loop.window import revision_name
 from mainspring.stack.model import Stack
@@ -53,19 +55,27 @@ def _replicas(draft: Draft) -> set[str]:
                 why = f"version {number} of `{endpoint.model_name}` is not in the registry, or cannot be served"
                 draft.wait(f"endpoint/{name}", why)
                 # What still answers goes on; it cannot be started again.
-                wanted |= {replica for replica, _ in replicas(draft.s.desired.stack, name, number)}
+                wanted |= {replica for replica, _ in _named(draft, name, number)}
                 continue
-            for replica, region in replicas(draft.s.desired.stack, name, number):
+            for replica, region in _named(draft, name, number):
                 wanted.add(replica)
                 _supervise(draft, _start(name, endpoint, version, replica, region))
     return wanted
 
 
-def replicas(stack: Stack, name: str, number: str) -> tuple[tuple[str, str], ...]:
-    """The replicas of one version of an endpoint, as (process, region); regions are dealt out in turn."""
+def _named(draft: Draft, name: str, number: str) -> tuple[tuple[str, str], ...]:
+    count = count_of(draft, name, draft.s.desired.stack.serving[name])
+    return replicas(draft.s.desired.stack, name, number, count)
+
+
+def replicas(stack: Stack, name: str, number: str, count: int) -> tuple[tuple[str, str], ...]:
+    """The replicas of one version of an endpoint, as (process, region); regions are dealt out in turn.
+
+    `count`: how many there are, in all or in each region, as the file has it (`scaling.count_of`).
+    """
     endpoint = stack.serving[name]
     regions = endpoint.regions or stack.compute.regions or ("",)
-    count = endpoint.replicas.low * (len(regions) if endpoint.replicas.per_region else 1)
+    count *= len(regions) if endpoint.replicas.per_region else 1
     return tuple((f"{revision_name(name, number)}-{i}", regions[i % len(regions)]) for i in range(count))
 
 
@@ -130,6 +140,8 @@ def _is_ready(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: Sta
         _renew(draft, seen, memory, start)
         return
     if memory.ready != seen.generation:
+        if isinstance(start, StartReplica):
+            note_load(draft, start.endpoint, draft.now.mono - seen.since)
         draft.tell("Ready", name, f"{name} answers at {seen.address}", key=f"{name}/ready/{seen.generation}")
     forgiven = memory.failures if draft.now.mono - memory.starts[-1] <= STEADY else 0
     draft.processes[name] = replace(
@@ -299,13 +311,14 @@ def _endpoints(draft: Draft) -> dict[str, EndpointRoutes]:
             ),
             mirror=revision_name(name, candidate) if mirror else "",
             mirror_share=mirror,
-            **_manners(endpoint),
+            **_manners(draft, endpoint),
         )  # fmt: skip
     return endpoints
 
 
-def _manners(endpoint: Endpoint) -> dict[str, Any]:
+def _manners(draft: Draft, endpoint: Endpoint) -> dict[str, Any]:
     """How the gateway treats requests of an endpoint, whichever version answers."""
+    stack = draft.s.desired.stack
     language, waits, route = endpoint.is_language, endpoint.waits, endpoint.route
     return {
         "timeout_s": endpoint.deadline,
@@ -321,6 +334,7 @@ def _manners(endpoint: Endpoint) -> dict[str, Any]:
         "session": route.session or "",
         "split": "" if route.split == "request" else route.split,
         "retry_share": round(route.retries * PARTS),
+        **limits.words(stack, endpoint, draft.s.observed.cores),
     }
 
 
@@ -353,7 +367,7 @@ def _comes_back(draft: Draft, name: str) -> bool:
 
 def _ready(draft: Draft, name: str, number: str) -> tuple[tuple[ProcessSeen, str], ...]:
     """The replicas of a version that answer and are not leaving, each with its region."""
-    seen = [(draft.process(replica), region) for replica, region in replicas(draft.s.desired.stack, name, number)]
+    seen = [(draft.process(replica), region) for replica, region in _named(draft, name, number)]
     leaving = {n for n, memory in draft.processes.items() if memory.leaving}
     return tuple((p, region) for p, region in seen if p is not None and p.state == "ready" and p.name not in leaving)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mainspring.decide.routes import RouteTable
+from mainspring.decide.scale import Load
 from mainspring.stack.model import Stack
 
 
@@ -157,6 +158,8 @@ class Observed:
     acked: dict[str, int] = field(default_factory=dict)  # live gateway worker: epoch it routes by
     registry: bool = True  # False: the registry did not answer; versions and aliases are the last seen
     free_disk: int | None = None  # bytes in the state folder's file system
+    cores: int = 0  # of the machine that everything runs on; 0: not known
+    loads: dict[str, Load] = field(default_factory=dict)  # endpoint: what gateway workers say; missing: unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,7 +218,9 @@ def usage(db: sqlite3.Connection) -> tuple[Usage, ...]:
     ]:
         total = done.setdefault((endpoint, revision, role), [0, 0, 0, 0])
         done[endpoint, revision, role] = [a + b for a, b in zip(total, numbers, strict=True)]
-    compute = db.execute("SELECT endpoint, revision, role, sum(compute) FROM tallies GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
+    compute = db.execute(
+        "SELECT endpoint, revision, role, total(compute) FROM tallies GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    )
     return tuple(
         Usage(endpoint, revision, "live" if role == LIVE else "mirror", n[0], n[1], n[2], nanoseconds / 1e9)
         for endpoint, revision, role, nanoseconds in compute

@@ -8,7 +8,8 @@ What it must never do: be on the path of a request, or let the order of arrival 
 Which record counts, for one (endpoint, id, role, revision): a success before a refusal before a failure; then the
 earliest `at`; then the smaller numbers, so that it does not matter which was read first. A live id that two
 revisions answered counts for the earlier answer; a revision's failure stays evidence against it. Of several
-truths the one with the latest `at` wins; a truth may come before its prediction.
+truths the one with the latest `at` wins; a truth may come before its prediction. For metering, other rules hold:
+`metered.py` has them.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from mainspring.decide.price import Usage
 from mainspring.errors import EnvironmentError_
 from mainspring.loop.readings import Query, Readings
-from mainspring.monitoring import answers, lookups
+from mainspring.monitoring import answers, lookups, metered
 from mainspring.monitoring.segments import SPOKEN, Batch, Layout, decode, split
 
 PIECE = 8 << 20  # bytes read at a time: some 6,000 records of 20 inputs
@@ -149,7 +150,7 @@ class PredictionStore:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA):
             raise sqlite3.DatabaseError(f"its schema is `{version}`, this version knows `{SCHEMA}`")
-        self._db.executescript(_TABLES)
+        self._db.executescript(_TABLES + metered.TABLES)
         self._db.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def name_truths(self, fields: Mapping[str, str]) -> None:
@@ -164,34 +165,56 @@ class PredictionStore:
 
     # Taking in
 
-    def ingest(self) -> int:
+    def ingest(self, alive: Collection[str] | None = None) -> int:
         """Take in every complete line that was not taken in before; give the number of records.
 
         Lines that are no record are counted (`segments()`) and skipped; a file that cannot be read is left for the
-        next time. Raises `EnvironmentError_` when the database cannot be written: nothing is lost, call it again.
+        next time. Then requests without an end are charged, of gateway workers whose boot is over: a later one has a
+        segment, or the worker is none of `alive` (names seen to run before this call; None: not known).
+        Raises `EnvironmentError_` when the database cannot be written: nothing is lost, call it again.
         """
         with self._lock:
             known = dict(self._db.execute("SELECT name, offset FROM segments"))
-            return sum(self._take(file, known.get(file.name, 0)) for file in sorted(self._segments.glob("*.jsonl")))
+            files = sorted(self._segments.glob("*.jsonl"), key=lambda file: metered.origin(file.name))
+            boots = {metered.origin(name)[:2] for name in (*known, *(file.name for file in files))}
+            over = metered.over(boots, boots, lambda worker: alive is None or worker in alive)
+            taken, unread = 0, set()
+            for file in files:
+                records, whole = self._take(file, known.get(file.name, 0))
+                taken += records
+                if not whole:
+                    unread.add(metered.origin(file.name)[:2])
+            self._bury(boot for boot in over if boot not in unread)
+            return taken
 
-    def _take(self, file: Path, offset: int) -> int:
+    def _bury(self, over: Iterable[metered.Boot]) -> None:
+        waiting = set(metered.waiting(self._db)).intersection(over)
+        if waiting:
+            with self._writing():
+                for boot in waiting:
+                    metered.bury(self._db, boot)
+
+    def _take(self, file: Path, offset: int) -> tuple[int, bool]:
+        """The records that a file had, and whether all its complete lines are taken in."""
         taken = 0
         try:
             with file.open("rb", buffering=0) as stream:
                 stream.seek(offset)
+                began = metered.born(metered.origin(file.name)[1])
                 while True:
                     lines, length = split(_piece(stream.fileno()))
                     if not length:
-                        return taken
+                        return taken, True
                     offset += length
                     os.lseek(stream.fileno(), offset, os.SEEK_SET)
-                    batch = decode(lines, self._fields)
+                    life = None if began is None else (began, os.fstat(stream.fileno()).st_mtime)
+                    batch = decode(lines, self._fields, life)
                     self._commit(file.name, offset, batch)
                     taken += batch.records
         except FileNotFoundError:
-            return taken
+            return taken, True
         except OSError:
-            return taken  # seen again at the next call; `segments()` shows how far it got
+            return taken, False  # seen again at the next call; `segments()` shows how far it got
 
     def _commit(self, name: str, offset: int, batch: Batch) -> None:
         with self._writing():
@@ -202,6 +225,7 @@ class PredictionStore:
             self._db.executemany(_PUT_TALLY, [(*key, *value) for key, value in batch.tallies.items()])
             self._db.executemany(_PUT_SPOKEN, [(*key, *value) for key, value in batch.spoken.items()])
             self._db.executemany(_PUT_FIRST, [(*key, value) for key, value in batch.firsts.items()])
+            metered.take(self._db, metered.origin(name)[:2], batch)
             self._db.execute(_PUT_SEGMENT, (name, offset, batch.records, batch.bad))
 
     def _numbered(self, row: tuple[object, ...]) -> tuple[object, ...]:
@@ -275,6 +299,31 @@ class PredictionStore:
         with self._lock:
             return lookups.usage(self._db)
 
+    def used(self, first: int, last: int, by: Collection[str] = metered.NAMES) -> tuple[Usage, ...]:
+        """Say who used what on the real days (since 1970) from `first` to before `last`; every line counts.
+
+        Names that are not in `by` are added up.
+        """
+        with self._lock:
+            return metered.usage(self._db, first, last, by)
+
+    def metered_since(self) -> int | None:
+        """The first real day on which anything was metered; None: nothing was."""
+        with self._lock:
+            return metered.first_day(self._db)
+
+    def usage_of(
+        self, since: float, rate: float = 0.0, *,
+        endpoint: str | None = None, tenant: str | None = None, key: str | None = None,
+    ) -> metered.Used:  # fmt: skip
+        """Say what a tenant of an endpoint, or a key, used since the beginning of the day of `since`, for budgets.
+
+        `since` is real time, POSIX seconds; `rate` is dollars for a core-second (`cost.meter.Meter.rate`). A name
+        that is None is not looked at; "" is nobody.
+        """
+        with self._lock:
+            return metered.used(self._db, since, rate, endpoint, tenant, key)
+
     def spoken(self) -> tuple[lookups.Spoken, ...]:
         """Say what each version of each language model said, since the beginning."""
         with self._lock:
@@ -323,6 +372,10 @@ class PredictionStore:
             with self._writing():
                 self._db.execute("UPDATE segments SET gone = 1, bad = bad + ? WHERE name = ?", (bool(torn), name))
                 self._db.execute("DELETE FROM owed WHERE segment = ?", (name,))
+                boot = metered.origin(name)[:2]
+                left = self._db.execute("SELECT name FROM segments WHERE gone = 0")
+                if not any(metered.origin(one)[:2] == boot for (one,) in left):
+                    metered.let_go(self._db, boot)
             file.unlink()
         except OSError:
             return False

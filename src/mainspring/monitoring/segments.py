@@ -7,6 +7,9 @@ keep a number that is not finite.
 A request of several rows (tensors of shape [n] or [n, 1]) becomes n rows with ids `id`, `id#1`, `id#2`, ...; the
 truth of `id` belongs to the first. Inputs are kept as one MessagePack list of values in the order of their layout
 (the names), which is some eight times smaller than the request.
+
+For metering each line counts, whatever its id (`metered.py`). It counts on the day of the real clock: of `real`, or
+of `at` where that lies in the segment's life; a replay's `at` does not, and then it is the day of the last write.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ _SANE = 1e11  # seconds; an event time or duration beyond is no time
 _LONGEST = 1e6  # seconds; a request that claims more is not believed
 _MOST_ROWS = 100_000
 _MOST_TOKENS = 10**9
+_MOST_NUMBER = 2**53
+_MOST_SUM = 2**62  # SQLite holds no larger integer of a piece; sums of pieces become floats by themselves
+_LONGEST_NAME = 256  # characters; the stack file and the registry allow far fewer
+_SLACK = 3600.0  # seconds that a clock may be put back or forward while a segment is written
 SPOKEN = ("answers", "prompt", "output", "cached", "drafted", "accepted", "cut")
 """What is counted of a language model's answers, in the order of the columns; the middle five are tokens."""
 DAY = 86400.0
@@ -67,6 +74,23 @@ class _Prediction(msgspec.Struct, tag_field="k", tag="p", gc=False):
     outputs: msgspec.Raw = msgspec.Raw(b"null")
     owes: str = ""
     error: str = ""
+    n: int = 0
+    tenant: str = ""
+    key: str = ""
+    prefill: float = 0.0
+    decode: float = 0.0
+    estimated: bool = False
+    real: float = 0.0
+
+
+class _Begun(msgspec.Struct, tag_field="k", tag="b", gc=False):
+    endpoint: str
+    n: int
+    at: float
+    revision: str
+    tenant: str = ""
+    key: str = ""
+    prompt_tokens: int = 0
 
 
 class _Truth(msgspec.Struct, tag_field="k", tag="t", gc=False):
@@ -76,7 +100,7 @@ class _Truth(msgspec.Struct, tag_field="k", tag="t", gc=False):
     truth: dict[str, float | bool] = {}
 
 
-_lines = msgspec.json.Decoder(_Prediction | _Truth)
+_lines = msgspec.json.Decoder(_Prediction | _Truth | _Begun)
 _tensors = msgspec.json.Decoder(list[_Tensor])
 _given = msgspec.json.Decoder(list[_Input])
 _data_of = attrgetter("data")
@@ -88,6 +112,12 @@ inputs, error."""
 Layout = tuple[str, ...]
 Tally = tuple[str, str, int, int]
 """endpoint, revision, role, day."""
+Account = tuple[int, str, str, str, str, int]
+"""Real day, endpoint, tenant, key, revision, role: what is metered apart."""
+METERED = ("requests", "predictions", "errors", "refused", "prompt", "cached", "output", "prefill", "decode",
+           "compute", "estimated", "orphans", "lost")  # fmt: skip
+"""What is metered, in the order of the columns; prefill, decode and compute in microseconds. Orphans died with their
+worker and are no `requests`; `lost` are the tokens of their prompts and are not in `prompt`."""
 
 
 @dataclass(slots=True)
@@ -100,6 +130,9 @@ class Batch:
     tallies: dict[Tally, list[int]] = field(default_factory=dict)  # [records, compute in nanoseconds]
     spoken: dict[Tally, list[int]] = field(default_factory=dict)  # as `SPOKEN` names them
     firsts: dict[tuple[str, str, int, int, int], int] = field(default_factory=dict)  # tally and bucket: streams
+    metered: dict[Account, list[int]] = field(default_factory=dict)  # as `METERED` names them
+    begun: dict[int, tuple[Account, int]] = field(default_factory=dict)  # by `n`: whose, and its prompt tokens
+    ended: set[int] = field(default_factory=set)  # `n` of the predictions
     records: int = 0
     bad: int = 0
 
@@ -110,8 +143,11 @@ def split(data: bytes) -> tuple[bytes, int]:
     return data[:end], end
 
 
-def decode(lines: bytes, truth_fields: dict[str, str]) -> Batch:
-    """Read complete lines; a line that is not a record is counted in `bad`."""
+def decode(lines: bytes, truth_fields: dict[str, str], life: tuple[float, float] | None = None) -> Batch:
+    """Read complete lines; a line that is not a record is counted in `bad`.
+
+    `life`: real times, POSIX seconds, at which their segment was begun and last written to; None: not known.
+    """
     batch = Batch()
     try:
         records = _lines.decode_lines(lines)
@@ -119,13 +155,15 @@ def decode(lines: bytes, truth_fields: dict[str, str]) -> Batch:
         records = _one_by_one(lines, batch)
     for record in records:
         if isinstance(record, _Prediction):
-            _prediction(record, batch)
+            _prediction(record, batch, life)
+        elif isinstance(record, _Begun):
+            _begun(record, batch)
         else:
             _truth(record, batch, truth_fields)
     return batch
 
 
-def _one_by_one(lines: bytes, batch: Batch) -> list[_Prediction | _Truth]:
+def _one_by_one(lines: bytes, batch: Batch) -> list[_Prediction | _Truth | _Begun]:
     records = []
     for line in lines.split(b"\n"):
         if not line.strip():
@@ -147,7 +185,22 @@ def _truth(record: _Truth, batch: Batch, fields: dict[str, str]) -> None:
     batch.truths.append((record.endpoint, record.id, record.at, float(value)))
 
 
-def _prediction(r: _Prediction, batch: Batch) -> None:
+def _begun(r: _Begun, batch: Batch) -> None:
+    named = _named(r.endpoint, r.revision, r.tenant, r.key)
+    if not (named and 0 < r.n < _MOST_NUMBER and abs(r.at) < _SANE and 0 <= r.prompt_tokens < _MOST_TOKENS):
+        batch.bad += 1
+        return
+    batch.records += 1
+    account = (int(r.at // DAY), r.endpoint, r.tenant, r.key, r.revision, LIVE)
+    batch.begun.setdefault(r.n, (account, r.prompt_tokens))
+
+
+def _named(*names: str) -> bool:
+    """Whether names are short enough to be kept for good."""
+    return max(map(len, names)) <= _LONGEST_NAME
+
+
+def _prediction(r: _Prediction, batch: Batch, life: tuple[float, float] | None) -> None:
     if not (
         r.id
         and abs(r.at) < _SANE
@@ -160,6 +213,11 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
         and 0.0 <= r.first < _LONGEST
         and min(r.prompt_tokens, r.output_tokens, r.cached_tokens, r.drafted, r.accepted) >= 0
         and max(r.prompt_tokens, r.output_tokens, r.cached_tokens, r.drafted, r.accepted) < _MOST_TOKENS
+        and 0 <= r.n < _MOST_NUMBER
+        and 0.0 <= r.prefill < _LONGEST
+        and 0.0 <= r.decode < _LONGEST
+        and abs(r.real) < _SANE
+        and _named(r.endpoint, r.revision, r.tenant, r.key)
     ):
         batch.bad += 1
         return
@@ -168,7 +226,7 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
     key = (r.endpoint, r.revision, role, int(r.at // DAY))
     tally = batch.tallies.setdefault(key, [0, 0])
     tally[0] += 1
-    tally[1] += round(r.compute * 1e9)
+    tally[1] = min(tally[1] + round(r.compute * 1e9), _MOST_SUM)
     if r.prompt_tokens or r.end:
         _spoken(r, key, batch)
     if r.owes:
@@ -176,6 +234,7 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
     status = r.status
     rank = OK if 200 <= status < 300 else FAILED if status == 0 or status >= 500 else REFUSED
     scores = _scores(r.outputs) if rank == OK else [None]
+    _metered(r, batch, life, role, rank, len(scores))
     layout, inputs = _inputs(r.inputs, len(scores)) if role == LIVE else (None, None)
     for row, score in enumerate(scores):
         first = row == 0
@@ -200,6 +259,30 @@ def _prediction(r: _Prediction, batch: Batch) -> None:
                 r.error,
             )
         )
+
+
+def _metered(r: _Prediction, batch: Batch, life: tuple[float, float] | None, role: int, rank: int, rows: int) -> None:
+    """Count a line for the one whom it is charged to."""
+    at = r.real or r.at
+    if life is not None and not r.real and not life[0] - _SLACK <= at <= life[1] + _SLACK:
+        at = life[1]
+    account = (int(at // DAY), r.endpoint, r.tenant, r.key, r.revision, role)
+    sums = batch.metered.get(account)
+    if sums is None:
+        sums = batch.metered[account] = [0] * len(METERED)
+    sums[0] += 1
+    sums[1] += rows if rank == OK else 0
+    sums[2] += rank == FAILED
+    sums[3] += rank == REFUSED
+    sums[4] += r.prompt_tokens
+    sums[5] += r.cached_tokens
+    sums[6] += r.output_tokens
+    sums[7] += round(r.prefill * 1e6)
+    sums[8] += round(r.decode * 1e6)
+    sums[9] += round(r.compute * 1e6)
+    sums[10] += r.estimated
+    if r.n:
+        batch.ended.add(r.n)
 
 
 def _spoken(r: _Prediction, key: Tally, batch: Batch) -> None:

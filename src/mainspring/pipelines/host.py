@@ -22,7 +22,7 @@ from typing import Any
 from mainspring.errors import EnvironmentError_, MainspringError
 from mainspring.pipelines.child import Signals, Stopped
 from mainspring.pipelines.files import disk_error, read_json, sweep, write_json
-from mainspring.pipelines.seen import RESULT, STATE, need_spec, plain
+from mainspring.pipelines.seen import RESULT, STATE, by_day, need_spec, plain
 
 LOCK_PATIENCE = 10.0  # seconds that the steps of a killed host get to be gone
 NICE = 5  # training gives way to serving
@@ -106,6 +106,7 @@ def _attempt(folder: Path, state: Path, stack_file: Path, signals: Signals) -> d
         run = kind(job, signals)
         before = read_json(folder / STATE)
         run.progress.spent = float(before.get("seconds", 0.0)) if isinstance(before, dict) else 0.0
+        run.progress.days = by_day(before)
         run.go()
         result["state"] = "succeeded"
         with contextlib.suppress(OSError):
@@ -133,6 +134,7 @@ def _made(run: Any) -> dict[str, Any]:
         "judged_only": job.judge_only,
         "steps": [asdict(step) for step in run.progress.steps.values()],
         "seconds": run.progress.spent,
+        "days": run.progress.days,
         "artefact": made.artefact,
         "digest": made.digest,
         "metrics": made.metrics,

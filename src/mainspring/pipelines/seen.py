@@ -8,10 +8,12 @@ anything heavy.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from mainspring.decide.price import DAY
 from mainspring.errors import EnvironmentError_
 from mainspring.loop.plan import StartRun
 from mainspring.loop.snapshot import (
@@ -80,6 +82,35 @@ def read_run(folder: Path) -> RunSeen:
         return _run(folder, {**progress, "state": "running"}, spec, attempt)
     except (TypeError, ValueError, KeyError, AttributeError):
         return _run(folder, {"state": "running"}, spec, attempt)
+
+
+def by_day(raw: Any) -> dict[str, float]:
+    """CPU seconds by the real day (since 1970, UTC), of what a state or a result says; nothing when it says none."""
+    try:
+        found = {str(int(day)): float(seconds) for day, seconds in raw["days"].items()}
+        return {day: seconds for day, seconds in found.items() if 0.0 <= seconds < math.inf}
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return {}
+
+
+def training_days(folder: Path) -> dict[int, float]:
+    """CPU seconds of a run by real day. Never raises.
+
+    A run of before this was noted has all its seconds on the day on which its folder's files were last written.
+    """
+    told: dict[int, float] = {}
+    for name in (STATE, RESULT):  # both are sums since the run's beginning: the larger is the later
+        days = {int(day): seconds for day, seconds in by_day(read_json(folder / name)).items()}
+        if sum(days.values()) >= sum(told.values()):
+            told = days
+    seconds = read_run(folder).seconds
+    if told or not 0.0 < seconds < math.inf:
+        return told
+    written = 0.0
+    for name in (STATE, RESULT):
+        with suppress(OSError):
+            written = max(written, (folder / name).stat().st_mtime)
+    return {int(written // DAY): seconds}
 
 
 def _current(value: Any, attempt: int) -> bool:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mainspring.decide.price import spread
 from mainspring.errors import EnvironmentError_, MainspringError, UserCodeError
 from mainspring.loop.snapshot import StepSeen
 from mainspring.pipelines import child
@@ -39,6 +41,13 @@ class Progress:
     job: Job
     steps: dict[str, StepSeen]
     spent: float = 0.0  # CPU seconds
+    days: dict[str, float] = field(default_factory=dict)  # the same by the real day (since 1970, UTC), for the bill
+
+    def spend(self, seconds: float, began: float, ended: float) -> None:
+        """Add the CPU seconds of a process that ran between two real times (POSIX seconds)."""
+        self.spent += seconds
+        for day, part in spread(seconds, began, ended).items():
+            self.days[str(day)] = self.days.get(str(day), 0.0) + part
 
     def note(self, step: StepSeen) -> None:
         """Note how a step stands; a full disk does not stop the run here."""
@@ -50,6 +59,7 @@ class Progress:
             "attempt": spec.attempt,
             "steps": [asdict(s) for s in self.steps.values()],
             "seconds": self.spent,
+            "days": self.days,
         }
         with contextlib.suppress(OSError):
             write_json(self.job.folder / STATE, told)
@@ -92,6 +102,7 @@ class Steps:
             self.signals.check()
             self.progress.note(StepSeen(step, "running", attempt, spent))
             preload(self.job, step)
+            began = time.time()
             ended = child.run(
                 step,
                 work,
@@ -102,7 +113,7 @@ class Steps:
                 signals=self.signals,
             )
             spent += ended.seconds
-            self.progress.spent += ended.seconds
+            self.progress.spend(ended.seconds, began, time.time())
             if ended.ok:
                 self.progress.note(StepSeen(step, "succeeded", attempt, spent))
                 return ended.result

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mainspring.stack.model import Stack
 from mainspring.stack.runnable import planned_only
+from mainspring.stack.serving import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,20 @@ def _serving(stack: Stack) -> Iterator[Note]:
         if endpoint.model_name not in made:
             message = f"no pipeline here produces `{endpoint.model_name}`: a version has to be registered by hand"
             yield Note(f"serving.{name}.model", message)
-        if endpoint.scale is not None or endpoint.replicas.low != endpoint.replicas.high:
-            low = endpoint.replicas.low
-            message = f"the number of replicas does not follow the load yet: {low} will run"
-            yield Note(f"serving.{name}.{'scale' if endpoint.scale else 'replicas'}", message)
+        if endpoint.scale is not None and endpoint.replicas.low == endpoint.replicas.high:
+            message = f"`replicas: {endpoint.replicas}` is no range, so nothing is scaled: write `1..4`"
+            yield Note(f"serving.{name}.scale", message)
+        yield from _budgets(stack, name, endpoint)
+
+
+def _budgets(stack: Stack, name: str, endpoint: Endpoint) -> Iterator[Note]:
+    pool = stack.compute.pools.get(stack.orchestration.where)
+    if pool is None or pool.price is not None:
+        return
+    for tenant, limits in endpoint.tenants.items():
+        if limits.budget is not None:
+            message = f"nothing is charged to it: the pool `{stack.orchestration.where}` has no `price`"
+            yield Note(f"serving.{name}.tenants.{tenant}.budget", message)
 
 
 def _pipelines(stack: Stack) -> Iterator[Note]:

@@ -100,9 +100,9 @@ def _where(parts: Parts, places: Places) -> Iterator[Problem]:
 
 def _replicas(parts: Parts, places: Places) -> Iterator[Problem]:
     for name, endpoint in parts.serving.items():
-        low, high = endpoint.replicas.low, endpoint.replicas.high
-        if low < 1 or high > MAX_REPLICAS:
-            message = f"`{endpoint.replicas}` is out of range: between 1 and {MAX_REPLICAS} replicas are wanted"
+        high = endpoint.replicas.high
+        if high < 1 or high > MAX_REPLICAS:
+            message = f"`{endpoint.replicas}` is out of range: from 1 at times to {MAX_REPLICAS} replicas are wanted"
             yield places.problem(("serving", name, "replicas"), "bad-replicas", message)
 
 

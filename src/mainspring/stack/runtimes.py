@@ -19,6 +19,12 @@ from typing import Literal
 Kind = Literal["predictive", "language"]
 
 
+SLOTS = 4
+"""Requests that a llama.cpp replica works on at once, unless the file says otherwise."""
+CONTEXT = 2048
+"""Tokens of one conversation on llama.cpp, unless the file says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """One model server."""
@@ -34,6 +40,8 @@ class Runtime:
     sized: bool = False  # the KV cache's size can be said in bytes
     parallel: tuple[str, ...] = ()  # of "tensor", "pipeline"
     keep_alive: bool = True  # its connections may be used again
+    context: int = 0  # tokens of one conversation, where the stack file does not say; 0: the model's
+    salt: str = ""  # the field of a request that keeps its prompt's cache apart from others'; "": it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +67,11 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "llamacpp", "llama.cpp", "language", runs=True, weights="gguf",
             kv={"fp16": "f16", "int8": "q8_0", "int4": "q4_0"}, speculation=("ngram",), prefix=True, keep_alive=False,
+            context=CONTEXT,
         ),
         Runtime(
             "vllm", "vLLM", "language", kv={"fp16": "auto", "fp8": "fp8"}, speculation=("ngram", "draft"), prefix=True,
-            sized=True, parallel=("tensor", "pipeline"),
+            sized=True, parallel=("tensor", "pipeline"), salt="cache_salt",
         ),
         Runtime(
             "sglang", "SGLang", "language", kv={"fp16": "auto", "fp8": "fp8_e4m3"}, speculation=("ngram", "draft"),
@@ -116,12 +125,6 @@ def _llamacpp(runtime: Runtime, wishes: Wishes) -> tuple[str, ...]:
     if wishes.speculate:
         said += ["--speculate", f"{wishes.speculate}:{wishes.tokens}"]
     return (*said, *(() if wishes.prefix else ("--no-prefix-cache",)))
-
-
-SLOTS = 4
-"""Requests that a llama.cpp replica works on at once, unless the file says otherwise."""
-CONTEXT = 2048
-"""Tokens of one conversation on llama.cpp, unless the file says otherwise."""
 
 
 def _given(pairs: list[tuple[str, object | None]]) -> list[str]:

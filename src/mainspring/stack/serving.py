@@ -252,8 +252,8 @@ class Scale(Section):
     """Requests waiting per replica above which one more is started. Default: 4."""
     ahead: Literal["load time"] | Seconds = "load time"
     """How far ahead demand is judged: as long as a replica takes to load (measured, then remembered), or so long."""
-    down: Seconds = 300.0
-    """For how long fewer replicas must have been enough before one is stopped. Default: 5m."""
+    down: Seconds | None = None
+    """For how long fewer replicas must have been enough before one is stopped. Default: 2 times to load, 30s to 5m."""
     idle: Seconds = 600.0
     """Nobody must have asked for so long before the last one is stopped, where `replicas` begins at 0. Default: 10m."""
     hold: Seconds = 60.0

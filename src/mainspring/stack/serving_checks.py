@@ -23,6 +23,33 @@ def serving_checks(serving: Mapping[str, Endpoint], compute: Compute | None, pla
         yield from _parallel(name, endpoint, places)
         yield from _regions(name, endpoint, compute, places)
         yield from _small(name, endpoint, places)
+        yield from _tenants(name, endpoint, places)
+        yield from _scale(name, endpoint, places)
+
+
+def _tenants(name: str, endpoint: Endpoint, places: Places) -> Iterator[Problem]:
+    at = ("serving", name, "tenants")
+    if endpoint.tenants and endpoint.auth != "token":
+        message = "tenants are told apart by their keys: write `auth: token`"
+        yield places.problem(at, "no-auth", message)
+    for tenant, limits in endpoint.tenants.items():
+        if not endpoint.is_language and (limits.tokens or limits.context is not None):
+            key = "tokens" if limits.tokens else "context"
+            message = f"`{key}` is of language models, and {endpoint.server.title} serves other ones"
+            yield places.problem((*at, tenant, key), "not-of-this-runtime", message)
+        most = endpoint.context or endpoint.server.context
+        if limits.context is not None and most and limits.context > most:
+            message = f"`{limits.context:g}` tokens are more than the endpoint's `context`, which is {most:g}"
+            yield places.problem((*at, tenant, "context"), "bad-context", message)
+
+
+def _scale(name: str, endpoint: Endpoint, places: Places) -> Iterator[Problem]:
+    if endpoint.scale is None:
+        return
+    for number, period in enumerate(endpoint.scale.schedule):
+        if period.least > endpoint.replicas.high:
+            message = f"`least: {period.least}` is more than `replicas: {endpoint.replicas}` allows"
+            yield places.problem(("serving", name, "scale", "schedule", number, "least"), "bad-schedule", message)
 
 
 def _parallel(name: str, endpoint: Endpoint, places: Places) -> Iterator[Problem]:

@@ -21,7 +21,10 @@ _MOST = 10**15
 
 def allowance(value: object) -> Rate:
     """Parse a limit (`60/min`, `20k/min`, `2M/day`): a whole number, 1 or more, in one of `PERIODS`."""
-    found = rate(value)
+    try:
+        found = rate(value)
+    except ValueError:
+        raise ValueError(f"`{value}` is not a limit: write it as `60/min` or `2M/day`") from None
     if found.per not in PERIODS:
         raise ValueError(f"`{value}` is not counted: write it per `s`, `min`, `h`, `day` or `month`")
     if found.count == 0:

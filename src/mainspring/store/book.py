@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mainspring.errors import Conflict
+from mainspring.facts.changes import Change, Outcome, said
 from mainspring.loop.memory import Memory
 from mainspring.loop.plan import Answer, Condition, Event, Plan, Record, Waiting
 from mainspring.loop.snapshot import Now, Request
@@ -98,6 +99,7 @@ class Book:
     conditions: tuple[Condition, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     desired: DesiredKept | None = None
+    changelog: dict[str, Change] = field(default_factory=dict)  # of a store in memory; a file is asked when people ask
 
     def weigh(self, expected: int, plan: Plan, now: Now) -> Changes:
         """Say what a commit changes; raises `Conflict` when it was made from another revision."""
@@ -138,10 +140,18 @@ class Book:
             self.records[record.kind, record.key] = record
         for answer in changes.answers:
             self.answers[answer.answer.request] = answer
+            self.end(answer.answer)
         if changes.conditions is not None:
             self.conditions = changes.conditions
         if changes.waiting is not None:
             self.waiting = changes.waiting
+
+    def end(self, answer: Answer) -> None:
+        """Say in the change log what became of a request, if it is there and nobody has said."""
+        noted = self.changelog.get(answer.request)
+        if noted is not None and not noted.outcome:
+            outcome, message = ending(answer)
+            self.changelog[answer.request] = replace(noted, outcome=outcome, message=message)
 
     def trim(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """Drop the oldest history beyond what is kept: ids of steps, keys of events, ids of requests."""
@@ -197,6 +207,11 @@ class Book:
             if answer.request not in self.answers and answer.request not in rows:
                 rows[answer.request] = AnswerKept(answer, now.wall)
         return tuple(rows.values())
+
+
+def ending(answer: Answer) -> tuple[Outcome, str]:
+    """How the change log says what the loop answered."""
+    return "accepted" if answer.accepted else "refused", said(answer.message)
 
 
 def dumps(value: object) -> str:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 from mainspring.errors import EnvironmentError_, InputError, MainspringError
-from mainspring.store.schema import APPLICATION, MIGRATIONS
+from mainspring.facts.changes import Change
+from mainspring.store import changelog
+from mainspring.store.schema import APPLICATION, MIGRATIONS, migrate
 
 SIDECARS = ("", "-wal", "-shm")
 RESTORE = "`mainspring restore FILE` brings a backup back; `mainspring up` begins with an empty memory"
@@ -112,8 +115,11 @@ def check_backup(source: Path) -> None:
         )
 
 
-def restore(path: Path, source: Path) -> Path | None:
-    """Put a backup in the place of the file, which nobody may have open; gives the name under which it was kept."""
+def restore(path: Path, source: Path, restored: Change | None = None) -> Path | None:
+    """Put a backup in the place of the file, which nobody may have open; gives the name under which it was kept.
+
+    The change log alone does not go back: it keeps what the present file has, and `restored`, the entry of this.
+    """
     check_backup(source)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
@@ -121,6 +127,7 @@ def restore(path: Path, source: Path) -> Path | None:
             temporary.unlink(missing_ok=True)
             with contextlib.closing(sqlite3.connect(temporary)) as copy:
                 db.backup(copy)
+                _carry_changes(copy, path, restored)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
     except (sqlite3.Error, OSError) as error:
@@ -134,6 +141,15 @@ def restore(path: Path, source: Path) -> Path | None:
                 os.replace(f"{path}{suffix}", f"{kept}{suffix}")
     os.replace(temporary, path)
     return kept
+
+
+def _carry_changes(copy: sqlite3.Connection, path: Path, restored: Change | None) -> None:
+    migrate(copy, path)  # a backup may be older than the change log
+    if path.exists():
+        changelog.carry(copy, path)
+    if restored is not None:
+        changelog.add(copy, (replace(restored, outcome="accepted"),))
+    copy.execute("PRAGMA journal_mode = DELETE")
 
 
 def translated(path: Path, error: sqlite3.Error) -> EnvironmentError_:

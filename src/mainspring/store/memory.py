@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mainspring.facts.changes import Change, Outcome, said
 from mainspring.loop.memory import Memory
 from mainspring.loop.plan import Answer, Condition, Plan, Record, Waiting
 from mainspring.loop.ports import Store
@@ -67,6 +68,25 @@ class MemoryStore(Store):
         with self._guard:
             if request.id not in self._book.requests and request.id not in self._book.answers:
                 self._keep_request(request)
+
+    def note(self, change: Change) -> None:
+        """Add an entry to the change log, before what it tells of is done; the same id again changes nothing."""
+        with self._guard:
+            self._book.changelog.setdefault(change.id, change)
+
+    def end(self, change: str, outcome: Outcome, message: str = "") -> None:
+        """Say how a change ended, once: what is said later changes nothing. Nothing for one that is not there."""
+        with self._guard:
+            noted = self._book.changelog.get(change)
+            if noted is not None and not noted.outcome:
+                self._book.changelog[change] = replace(noted, outcome=outcome, message=said(message))
+
+    def changes(self, since: float = float("-inf"), limit: int = 100, who: str = "") -> Sequence[Change]:
+        """The change log from `since` on (real time), newest first; `who`: a part of who it was."""
+        with self._guard:
+            noted = list(self._book.changelog.values())[::-1]
+        found = [change for change in noted if change.at >= since and who in change.who]
+        return tuple(sorted(found, key=lambda change: change.at, reverse=True)[:limit])
 
     def answers(self, request: str) -> Answer | None:
         """What became of a request; None while it waits."""

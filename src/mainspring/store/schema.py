@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from mainspring.errors import MainspringError
@@ -31,7 +32,19 @@ CREATE TABLE answers (seq INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NU
     message TEXT NOT NULL, at REAL NOT NULL);
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+CHANGES = """
+CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, at REAL NOT NULL,
+    who TEXT NOT NULL, what TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL, remark TEXT NOT NULL);
+CREATE INDEX changes_at ON changes (at);
+CREATE TABLE change_outcomes (change TEXT PRIMARY KEY, outcome TEXT NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER changes_stay BEFORE UPDATE ON changes BEGIN SELECT RAISE(ABORT, 'changes are only added'); END;
+CREATE TRIGGER changes_last BEFORE DELETE ON changes BEGIN SELECT RAISE(ABORT, 'changes are only added'); END;
+CREATE TRIGGER outcomes_stay BEFORE UPDATE ON change_outcomes BEGIN SELECT RAISE(ABORT, 'changes are only added'); END;
+CREATE TRIGGER outcomes_last BEFORE DELETE ON change_outcomes BEGIN SELECT RAISE(ABORT, 'changes are only added'); END;
+"""
+"""Who changed what: kept for ever, so nothing in them can be changed or deleted, by a slip of ours either."""
+
+MIGRATIONS: tuple[str, ...] = (FIRST, CHANGES)
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
@@ -46,9 +59,8 @@ def migrate(db: sqlite3.Connection, path: Path, migrations: tuple[str, ...] = MI
     for number in range(version, len(migrations)):
         db.execute("BEGIN IMMEDIATE")
         try:
-            for statement in migrations[number].split(";"):
-                if statement.strip():
-                    db.execute(statement)
+            for statement in _statements(migrations[number]):
+                db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION}")
             db.execute(f"PRAGMA user_version = {number + 1}")
             db.execute("COMMIT")
@@ -56,3 +68,14 @@ def migrate(db: sqlite3.Connection, path: Path, migrations: tuple[str, ...] = MI
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; a trigger has semicolons of its own."""
+    statement = ""
+    for piece in script.split(";"):
+        statement += f"{piece};"
+        if sqlite3.complete_statement(statement):
+            if statement.strip(" \n;"):
+                yield statement
+            statement = ""

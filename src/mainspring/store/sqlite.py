@@ -10,17 +10,18 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from mainspring.errors import EnvironmentError_, MainspringError
+from mainspring.facts.changes import Change, Outcome, said
 from mainspring.loop.memory import SCHEMA as MEMORY_SCHEMA
 from mainspring.loop.memory import Memory, from_json, to_json
 from mainspring.loop.plan import Answer, Condition, Event, Record, Waiting
 from mainspring.loop.snapshot import Now, Request
-from mainspring.store import files
+from mainspring.store import changelog, files
 from mainspring.store.book import (
     AnswerKept,
     Book,
@@ -29,6 +30,7 @@ from mainspring.store.book import (
     EventKept,
     StepKept,
     dumps,
+    ending,
 )
 from mainspring.store.memory import MemoryStore
 from mainspring.store.schema import migrate
@@ -130,6 +132,8 @@ class SqliteStore(MemoryStore):
                     "INSERT OR IGNORE INTO answers (request, accepted, message, at) VALUES (?, ?, ?, ?)",
                     [(r.answer.request, r.answer.accepted, r.answer.message, r.at) for r in changes.answers],
                 )
+                for kept in changes.answers:  # a request is in the change log under its own id
+                    self._db.execute(changelog.END, (kept.answer.request, *ending(kept.answer)))
 
     def _write_step(self, step: StepKept) -> None:
         self._db.execute(
@@ -155,6 +159,21 @@ class SqliteStore(MemoryStore):
                 "INSERT OR IGNORE INTO requests (id, verb, target, at, who, args) VALUES (?, ?, ?, ?, ?, ?)", row
             )
         self._book.requests[request.id] = request
+
+    def note(self, change: Change) -> None:
+        """Write an entry of the change log; raises `EnvironmentError_`, and then what it tells of must not be done."""
+        with self._guard, self._transaction():
+            self._db.execute(changelog.NOTE, changelog.row(change))
+
+    def end(self, change: str, outcome: Outcome, message: str = "") -> None:
+        """Write how a change ended; raises `EnvironmentError_`."""
+        with self._guard, self._transaction():
+            self._db.execute(changelog.END, (change, outcome, said(message)))
+
+    def changes(self, since: float = float("-inf"), limit: int = 100, who: str = "") -> Sequence[Change]:
+        """The change log, asked of the file: it may be long, and is seldom looked at."""
+        with self._guard, self._full():
+            return changelog.read(self._db, since, limit, who)
 
     def _keep_outcome(self, step: StepKept) -> None:
         """Put it off to the next write: a step whose outcome is not known is begun again, which is harmless."""

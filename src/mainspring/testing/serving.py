@@ -17,10 +17,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from mainspring.facts.records import BegunRecord, PredictionRecord
 
 
 @dataclass
@@ -246,13 +248,20 @@ class Site:
                  "--version", version, "--code", str(self.folder / "code"), *options]  # fmt: skip
         return self.start(name, words, env={"GOMP_SPINCOUNT": "1000"})
 
-    def keys(self, tokens: Mapping[str, Sequence[str]], expires: float | None = None) -> list[str]:
-        """Write the keys file: {token: endpoints}; the gateway's words for it. Call it again to change the keys."""
+    def keys(
+        self, tokens: Mapping[str, Sequence[str]], expires: float | None = None,
+        more: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Write the keys file: {token: endpoints}; the gateway's words for it. Call it again to change the keys.
+
+        `more`: what else the file says of a token's key: `id`, `tenant`, `limits`, `context`, `role`.
+        """
         pepper = hashlib.sha256(str(self.folder).encode()).digest()
         (self.folder / "pepper").write_text(pepper.hex())
         rows = [
             {"id": f"k{number}", "hash": hmac.new(pepper, token.encode(), "sha256").hexdigest(),
-             "endpoints": list(endpoints), "name": f"person {number}", "expires": expires}
+             "endpoints": list(endpoints), "name": f"person {number}", "expires": expires,
+             **(more or {}).get(token, {})}
             for number, (token, endpoints) in enumerate(tokens.items())
         ]  # fmt: skip
         fresh = self.folder / "keys.json.new"
@@ -308,12 +317,14 @@ class Site:
             return 0
 
     def records(self, kind: str = "p") -> list[dict[str, Any]]:
-        """All whole records in the segments, in order of files."""
+        """All whole records in the segments, in order of files, with the defaults that are not written."""
         found = []
+        of = {"p": PredictionRecord, "b": BegunRecord}.get(kind)
+        unsaid = {f.name: f.default for f in fields(of) if f.default is not MISSING} if of is not None else {}
         for path in sorted((self.folder / "segments").glob("*.jsonl")):
             for line in path.read_bytes().split(b"\n")[:-1]:
                 with contextlib.suppress(ValueError):
                     record = json.loads(line)
-                    if record["k"] == kind:
-                        found.append(record)
+                    if record.get("k", "p") == kind:
+                        found.append(unsaid | record)
         return found

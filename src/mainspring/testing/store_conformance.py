@@ -17,6 +17,7 @@ from typing import Protocol
 import pytest
 
 from mainspring.errors import Conflict
+from mainspring.facts.changes import Caller, Change, Outcome, change
 from mainspring.loop.memory import Memory, ModelMemory
 from mainspring.loop.plan import Answer, Condition, Record, SetRoutes, Waiting
 from mainspring.loop.ports import Store
@@ -46,6 +47,9 @@ class KeptStore(Store, Protocol):
     def conditions(self) -> Sequence[Condition]: ...
     def waiting(self) -> Sequence[Waiting]: ...
     def records(self, kind: str, since: float = float("-inf")) -> Sequence[Record]: ...
+    def note(self, change: Change) -> None: ...
+    def end(self, change: str, outcome: Outcome, message: str = "") -> None: ...
+    def changes(self, since: float = float("-inf"), limit: int = 100, who: str = "") -> Sequence[Change]: ...
     def desired(self) -> DesiredKept | None: ...
     def set_desired(self, text: str, revision: str, path: str, *, down: bool = False) -> None: ...
 
@@ -60,7 +64,14 @@ class StoreConformance:
         """Revision 0, nothing remembered, nothing asked."""
         assert store.load() == (0, Memory())
         assert store.requests() == ()
-        for read in (store.steps, store.events, store.conditions, store.waiting, lambda: store.records("drift")):
+        for read in (
+            store.steps,
+            store.events,
+            store.conditions,
+            store.waiting,
+            store.changes,
+            lambda: store.records("drift"),
+        ):
             assert len(read()) == 0
         assert store.desired() is None
 
@@ -99,6 +110,35 @@ class StoreConformance:
                 store.commit(expected, a_plan(Memory(epoch=9), a_replica(), events=(an_event(),)), a_now())
         assert store.load() == (1, MEMORY)
         assert (len(store.steps()), len(store.events())) == (0, 0)
+
+    def test_changes_are_noted_once_and_end_once(self, store: KeptStore) -> None:
+        """The first word holds, for a change and for its end; an end of what is not there is nothing."""
+        store.note(change("a", 5.0, Caller("k3 (anna)", remark="root"), "apply", "f", "d"))
+        store.note(change("a", 6.0, Caller("mallory"), "down"))
+        assert store.changes() == (Change("a", 5.0, "k3 (anna)", "apply", "f", "d", "root"),)
+        store.end("a", "refused", "why")
+        store.end("a", "accepted")
+        store.end("b", "accepted")
+        assert store.changes() == (Change("a", 5.0, "k3 (anna)", "apply", "f", "d", "root", "refused", "why"),)
+
+    def test_changes_are_chosen(self, store: KeptStore) -> None:
+        """Newest first by real time, since a moment, of whom, and so many."""
+        for number, who in enumerate(["k1 (anna)", "k2 (bert)", "k10 (anna)"]):
+            store.note(change(str(number), float(number), Caller(who), "run"))
+        assert [one.id for one in store.changes()] == ["2", "1", "0"]
+        assert [one.id for one in store.changes(since=1.0)] == ["2", "1"]
+        assert [one.id for one in store.changes(who="anna")] == ["2", "0"]
+        assert [one.id for one in store.changes(who="%")] == []
+        assert [one.id for one in store.changes(limit=1)] == ["2"]
+
+    def test_the_loops_answer_ends_a_change(self, store: KeptStore) -> None:
+        """A request is in the change log under its own id, and what the loop answers is how it ended."""
+        store.note(change("r1", 1.0, Caller("k1"), "run", "delay"))
+        store.ask(a_request("r1"))
+        store.ask(a_request("r2"))
+        answers = (Answer("r1", accepted=False, message="no"), Answer("r2", accepted=True, message="yes"))
+        store.commit(0, a_plan(MEMORY, answers=answers), a_now())
+        assert [(one.id, one.outcome, one.message) for one in store.changes()] == [("r1", "refused", "no")]
 
     def test_a_commit_without_news_keeps_the_revision(self, store: KeptStore) -> None:
         """The time of the last look alone is no news, but is remembered."""

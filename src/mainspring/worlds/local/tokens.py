@@ -1,9 +1,10 @@
 """Tokens that requests show: made, listed, rotated and revoked in `keys.json`, where only their hashes are kept.
 
-What this is: the file's one writer; every change is whole, and under a lock, so that two people can't lose one. The
-gateway reads the file by itself, so a token is revoked within a second though no controller runs. A token has 256
-random bits: a fast keyed hash (HMAC-SHA256 under the state folder's pepper) is right for it, as it would not be for a
-password (NIST SP 800-63B, section 5.1.1). Who calls it: `mainspring keys`.
+What this is: the file's one writer; every change is whole, written down in `key-changes.jsonl` first, and under a
+lock, so that two people can't lose one. The gateway and the control API's door read the file by themselves, so a token
+is revoked within a second though no controller runs. A token has 256 random bits: a fast keyed hash (HMAC-SHA256 under
+the state folder's pepper) is right for it, as it would not be for a password (NIST SP 800-63B, section 5.1.1). Who
+calls it: `mainspring keys`.
 What it must never do: keep a token, or write one anywhere but into the hands of who asked.
 """
 
@@ -19,9 +20,11 @@ import secrets as chance
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from mainspring.decide.limits import Limit
 from mainspring.errors import EnvironmentError_, InputError
-from mainspring.worlds.local import secrets
+from mainspring.worlds.local import journal, secrets
 from mainspring.worlds.local.shim import write_whole
 
 PREFIX = "ms_"
@@ -37,6 +40,10 @@ class Key:
     name: str = ""  # whose it is
     expires: float | None = None  # POSIX seconds
     created: float = 0.0
+    tenant: str = ""  # of the endpoints' `tenants`; "" where they have none
+    limits: tuple[Limit, ...] = ()  # of its own, over all its endpoints
+    context: int = 0  # tokens of one request, its answer included; 0: no limit of its own
+    role: str = ""  # of the control API (`facts.changes.ROLES`); such a key has no endpoints, tenant or limits
 
 
 def listed(state: Path) -> tuple[Key, ...]:
@@ -49,7 +56,7 @@ def _read(state: Path) -> tuple[tuple[Key, ...], int]:
     path = secrets.keys(state)
     try:
         raw = json.loads(path.read_bytes())
-        found = tuple(Key(**{**one, "endpoints": tuple(one["endpoints"])}) for one in raw["keys"])
+        found = tuple(_key(one) for one in raw["keys"])
         highest = max((int(key.id[1:]) for key in found if key.id[1:].isdecimal()), default=0)
         return found, max(highest, int(raw.get("made", 0)))
     except FileNotFoundError:
@@ -62,13 +69,26 @@ def _read(state: Path) -> tuple[tuple[Key, ...], int]:
         ) from error
 
 
+def _key(one: dict[str, Any]) -> Key:
+    limits = tuple(Limit(**limit) for limit in one.get("limits", ()))
+    return Key(**{**one, "endpoints": tuple(one["endpoints"]), "limits": limits})
+
+
 def create(
-    state: Path, endpoints: tuple[str, ...], name: str, now: float, expires: float | None = None
+    state: Path, endpoints: tuple[str, ...], name: str, now: float, expires: float | None = None, **more: Any
 ) -> tuple[Key, str]:
-    """Make a token for some endpoints; returns what is kept of it, and the token, which nobody can show again."""
+    """Make a token for some endpoints, or for the control API.
+
+    `more`: `tenant`, `limits`, `context`, `role`, as `Key` has them. Returns what is kept of it, and the token, which
+    nobody can show again. Raises `EnvironmentError_`.
+    """
+    like = Key("", "", endpoints, name, expires, now, **more)
+    if bool(like.role) == bool(endpoints) or (like.role and (like.tenant or like.limits or like.context)):
+        raise ValueError("a key is for endpoints, with a tenant and limits, or for the control API, with a role")
     with _alone(state):
         there, made = _read(state)
-        return _issue(state, there, made, Key("", "", endpoints, name, expires, now))
+        with journal.recorded(state, "create key", f"k{made + 1}", _told(like)):
+            return _issue(state, there, made, like)
 
 
 def rotate(state: Path, id: str, now: float, overlap: float) -> tuple[Key, str]:
@@ -85,9 +105,11 @@ def rotate(state: Path, id: str, now: float, overlap: float) -> tuple[Key, str]:
                 "key-expired", f"key `{old.id}` has expired", f"mainspring keys create {' '.join(old.endpoints)}"
             )
         ends = now + overlap if old.expires is None else min(old.expires, now + overlap)
-        leaving = (replace(old, expires=ends),) if overlap > 0 else ()
-        rest = tuple(one for one in there if one != old)
-        return _issue(state, (*rest, *leaving), made, replace(old, created=now))
+        leaving = {old: replace(old, expires=ends)} if overlap > 0 else {}
+        rest = tuple(leaving.get(one, one) for one in there if one != old or leaving)
+        heir = replace(old, created=now)
+        with journal.recorded(state, "rotate key", old.id, f"k{made + 1} in its place: {_told(heir)}"):
+            return _issue(state, rest, made, heir)
 
 
 def revoke(state: Path, id: str) -> Key:
@@ -95,8 +117,16 @@ def revoke(state: Path, id: str) -> Key:
     with _alone(state):
         there, made = _read(state)
         found = _named(there, id)
-        _write(state, tuple(key for key in there if key != found), made)
+        with journal.recorded(state, "revoke key", found.id, _told(found)):
+            _write(state, tuple(key for key in there if key != found), made)
     return found
+
+
+def _told(key: Key) -> str:
+    """What a key may do, in short, for the change log."""
+    parts = [f"role {key.role}" if key.role else ", ".join(key.endpoints), key.name]
+    parts += [f"tenant {key.tenant}" if key.tenant else "", f"{len(key.limits)} limits" if key.limits else ""]
+    return "; ".join(part for part in parts if part)
 
 
 def _issue(state: Path, others: tuple[Key, ...], made: int, like: Key) -> tuple[Key, str]:

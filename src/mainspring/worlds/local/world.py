@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from mainspring.loop.plan import (
 )
 from mainspring.loop.ports import Accepted, Refused, World
 from mainspring.loop.snapshot import Observed, ProcessSeen, RunSeen, VersionSeen
-from mainspring.worlds.local import secrets
+from mainspring.worlds.local import loads, secrets
 from mainspring.worlds.local.processes import ALIVE, Command, JsonFiles, Processes
 from mainspring.worlds.local.shim import write_whole
 
@@ -99,6 +100,7 @@ class LocalWorld(World):
         self._registry = registry
         self._runs = runs
         self._python = python
+        self._mono = mono
         self._programs = programs or Programs()
         self.processes = Processes(self._state / "processes", self._state / "logs", python, mono)
         self._files = JsonFiles()
@@ -124,6 +126,8 @@ class LocalWorld(World):
             acked=self._acked(processes),
             registry=answered,
             free_disk=self._free_disk(),
+            cores=os.cpu_count() or 0,
+            loads=loads.read(self._state / "loads", processes, self._mono(), time.monotonic()),
         )
 
     def _prune(self, processes: tuple[ProcessSeen, ...]) -> tuple[ProcessSeen, ...]:
@@ -305,6 +309,9 @@ class LocalWorld(World):
             "--pepper": str(secrets.pepper(self._state)),
             "--upstream-key": str(secrets.upstream(self._state)),
             "--processes": str(self._state / "processes"),
+            "--ledger": str(self._state / "meter" / "ledger"),
+            "--used": str(self._state / "meter" / "used.json"),
+            "--loads": str(self._state / "loads"),
         }
         given = tuple(part for option in options.items() for part in option)
         return (*given, "--workers-share") if action.workers > 1 else given

@@ -7,9 +7,11 @@ wait, or let anything depend on how often it was asked.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from mainspring.decide.routes import RouteTable
+from mainspring.decide.scale import Load
 from mainspring.loop.plan import (
     RecordVerdict,
     RegisterVersion,
@@ -89,6 +91,8 @@ class TwinWorld:
     failing: dict[str, str] = field(default_factory=dict)  # run: how it fails
     gates: dict[str, Gates] = field(default_factory=dict)  # pipeline: what is asked there
     ports: int = 40000
+    cores: int = 1
+    loads: Callable[[TwinWorld], dict[str, Load]] = lambda _: {}  # what gateways would say; nothing: unknown
 
     # -- the port -------------------------------------------------------------------------------
 
@@ -102,6 +106,8 @@ class TwinWorld:
             routes=self.routes,
             acked=self._acked(),
             registry=self.registry_up,
+            cores=self.cores,
+            loads=self.loads(self),
         )
 
     def begin(self, step: Step) -> Accepted | Refused:

@@ -1,0 +1,1 @@
+"""Autoscalers in the twin: the rules of others, and what all are compared on."""

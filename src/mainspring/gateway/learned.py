@@ -1,0 +1,69 @@
+"""What a worker learns from answers: how long prompts and answers are, and how long they take.
+
+What this is: numbers, by the arithmetic of `decide.reserve`; forgotten with the worker. Who calls it: doors before a
+request, exchanges after it. What it must never do: take a number from a client.
+"""
+
+from __future__ import annotations
+
+from mainspring.decide import reserve
+from mainspring.decide.limits import NANO
+from mainspring.decide.routes import EndpointRoutes
+
+_MEAN = 1.0 / 32.0
+_ENOUGH = 16
+_FIRST_ANSWER = 128.0  # tokens, before anything is known
+_UNREAD = 0.1  # seconds to read a token over seconds to write one, before anything is known
+_MOST_TENANTS = 10_000
+
+
+class Learned:
+    """Of one endpoint."""
+
+    __slots__ = ("_answers", "decode_s", "most", "prefill_s")
+
+    def __init__(self) -> None:
+        self.most = [reserve.UNKNOWN] * reserve.CLASSES  # tokens a byte
+        self.prefill_s = self.decode_s = reserve.UNKNOWN  # seconds of one token, the most of late
+        self._answers: dict[str, float] = {}  # mean tokens of an answer, by tenant
+
+    def prompt_tokens(self, size: int) -> int:
+        """Tokens that a prompt of `size` bytes may have."""
+        return reserve.prompt_tokens(size, self.most)
+
+    def dollars(self, routes: EndpointRoutes, prompt: int, output: int) -> int:
+        """Billionths of a dollar that these tokens may cost; never 0, so that a spent budget lets nothing in."""
+        return max(price(routes, prompt * self.prefill_s + output * self.decode_s), 1)
+
+    def work(self, tenant: str, prompt: int) -> float:
+        """What a request may take, in tokens of an answer: for whose turn it is."""
+        return 1.0 + prompt * self.unread() + self._answers.get(tenant, _FIRST_ANSWER)
+
+    def unread(self) -> float:
+        """Seconds to read a token over seconds to write one."""
+        if self.decode_s > 0.0 and self.prefill_s > 0.0:
+            return min(self.prefill_s / self.decode_s, 1.0)
+        return _UNREAD
+
+    def note(
+        self, tenant: str, size: int, prompt: int, cached: int, output: int, prefill: float, decode: float
+    ) -> None:
+        """Learn from an answer."""
+        reserve.learn(self.most, size, prompt)
+        read = prompt - cached
+        if read >= _ENOUGH and prefill > 0.0:  # of a few tokens, the time is that of a step, whatever their number
+            self.prefill_s = reserve.risen(self.prefill_s, prefill / read)
+        if output > 0 and decode > 0.0:
+            self.decode_s = reserve.risen(self.decode_s, decode / output)
+        if tenant in self._answers or len(self._answers) < _MOST_TENANTS:
+            before = self._answers.get(tenant, _FIRST_ANSWER)
+            self._answers[tenant] = before + (output - before) * _MEAN
+
+    def note_compute(self, seconds: float) -> None:
+        """Learn from a prediction, whose replica says how long it computed: it counts as one token."""
+        self.decode_s = reserve.risen(self.decode_s, seconds)
+
+
+def price(routes: EndpointRoutes, seconds: float) -> int:
+    """Billionths of a dollar of so many seconds of a replica's slot."""
+    return int(seconds * routes.slot_cores * routes.core_price * NANO)

@@ -1,0 +1,123 @@
+"""Those who wait for one revision of an endpoint: a queue for each tenant, and whose turn it is.
+
+What this is: deques and the arrays that `decide.admit` is asked with. Who calls it: the hub. What it must never do:
+decide; or lose one that waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from mainspring.decide import admit
+
+if TYPE_CHECKING:
+    from mainspring.gateway.exchange import Exchange
+
+CREDIT = 256.0
+"""Work of one round for a share of 1, in tokens: small beside an answer, so that turns change often."""
+_MOST_DEBT = 64.0  # rounds
+_MOST_WORK = 1e9
+"""Whatever a replica says of its tokens: beyond it a small share's credit would be lost in a float's rounding."""
+
+
+class Line:
+    """The waiting requests of one revision."""
+
+    __slots__ = (
+        "_at",
+        "_deficit",
+        "_head",
+        "_number",
+        "_priority",
+        "_quantum",
+        "_queues",
+        "_share",
+        "_waiting",
+        "size",
+    )
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}  # of each tenant
+        self._queues: list[deque[Exchange]] = []
+        self._waiting: list[int] = []
+        self._head: list[float] = []
+        self._quantum: list[float] = []
+        self._share: list[float] = []
+        self._priority: list[int] = []
+        self._deficit: list[float] = []
+        self._at = -1
+        self.size = 0
+
+    def _of(self, tenant: str, standing: tuple[float, int]) -> int:
+        found = self._number.get(tenant)
+        if found is None:
+            found = self._number[tenant] = len(self._queues)
+            self._queues.append(deque())
+            for numbers in (self._waiting, self._priority):
+                numbers.append(0)
+            for values in (self._head, self._quantum, self._share, self._deficit):
+                values.append(0.0)
+        self._share[found], self._priority[found] = standing
+        self._quantum[found] = standing[0] * CREDIT
+        return found
+
+    def append(self, one: Exchange) -> None:
+        """Who comes last in the queue of its tenant."""
+        one.work = min(one.weigh(), _MOST_WORK)
+        i = self._of(one.tenant, one.standing())
+        self._queues[i].append(one)
+        self._changed(i, 1)
+
+    def put_back(self, one: Exchange) -> None:
+        """Who was taken out by `next`, and has to wait on: it is first again, and keeps its credit."""
+        i = self._of(one.tenant, one.standing())
+        self._queues[i].appendleft(one)
+        self._deficit[i] += one.work
+        self._changed(i, 1)
+
+    def _changed(self, i: int, by: int) -> None:
+        queue = self._queues[i]
+        self._waiting[i] += by
+        self.size += by
+        self._head[i] = queue[0].work if queue else 0.0
+
+    def next(self) -> Exchange | None:
+        """Take out the one whose turn it is; None where nobody waits."""
+        if not self.size:
+            return None
+        i = admit.turn(self._waiting, self._head, self._quantum, self._priority, self._deficit, self._at)
+        self._at = i
+        one = self._queues[i].popleft()
+        self._changed(i, -1)
+        return one
+
+    def remove(self, one: Exchange) -> bool:
+        """Whoever leaves; False when it does not wait here."""
+        i = self._number.get(one.tenant, -1)
+        try:
+            self._queues[i].remove(one)
+        except (ValueError, IndexError):
+            return False
+        self._changed(i, -1)
+        return True
+
+    def correct(self, tenant: str, work: float) -> None:
+        """A request that was sent from here used so much more (less than 0: less) than was estimated."""
+        i = self._number.get(tenant, -1)
+        if i >= 0:
+            most = _MOST_DEBT * self._quantum[i]
+            self._deficit[i] = min(max(self._deficit[i] - work, -most), most)
+
+    def displaced(self, tenant: str, standing: tuple[float, int]) -> Exchange | None:
+        """Who gives way to a new one of a tenant in a full queue; None where the new one does."""
+        if not self.size:
+            return None
+        mine = self._of(tenant, standing)
+        i = admit.displaced(self._waiting, self._share, self._priority, mine)
+        return None if i == mine else self._queues[i][-1]
+
+    def oldest(self) -> Exchange | None:
+        """Who has waited longest."""
+        first = [queue[0] for queue in self._queues if queue]
+        return min(first, key=lambda one: one.since, default=None)
