@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
-	@echo "make demo-chat   a language model on two replicas: canary, gates, a killed replica, under load"
+	@echo "make demo-chat   a language model for two tenants: from zero, a canary, gates, a killed replica"
 	@echo "make test        all tests but test-kills"
 	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
 	@echo "make test-chat   the chat demo from beginning to end"
@@ -45,7 +45,7 @@ $(STAMP): requirements/lock.txt requirements/weights.txt pyproject.toml
 demo: $(STAMP)  ## the whole loop on real data
 	@$(BIN)/mainspring demo flights
 
-demo-chat: $(STAMP)  ## two versions of a chat model, a refused one, a killed replica
+demo-chat: $(STAMP)  ## a chat model for two tenants: from zero, a noisy one, a kill, two versions
 	@$(BIN)/mainspring demo chat $(ARGS)
 
 test: $(STAMP)  ## all tests
@@ -54,7 +54,7 @@ test: $(STAMP)  ## all tests
 test-kills: $(STAMP)  ## kill -9 of everything, with real processes: under 3 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine --ignore=tests/engine/test_chat.py $(ARGS)
 
-test-chat: $(STAMP)  ## the chat demo from beginning to end: some 4 minutes
+test-chat: $(STAMP)  ## the chat demo from beginning to end: some 5 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_chat.py $(ARGS)
 
 lint: $(STAMP)  ## style, types, layers

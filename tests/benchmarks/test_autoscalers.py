@@ -119,15 +119,15 @@ def test_unknown_does_nothing(peers) -> None:
 
 
 def test_the_rival(scaling) -> None:
-    """The cheapest that kept as many; where none did, the one that kept most."""
+    """The cheapest that kept as many; where none did, the cheapest that is within half a point of the best."""
     made = {name: scaling.Result((kept,), (hours,)) for name, kept, hours in
-            [("Mainspring", 0.98, 8.0), ("a", 0.99, 12.0), ("b", 0.985, 10.0), ("c", 0.97, 5.0)]}  # fmt: skip
+            [("Mainspring", 0.98, 8.0), ("a", 0.99, 12.0), ("b", 0.984, 10.0), ("c", 0.97, 5.0)]}  # fmt: skip
     assert scaling.rival(made) == "b"
     figure = scaling.judged("x", made)
     assert (figure.value, figure.met) == (0.8, True)
-    best = made | {"Mainspring": scaling.Result((0.999,), (11.5,))}
-    assert scaling.rival(best) == "a"
-    assert "none kept as many" in scaling.judged("x", best).compared_with
+    best = made | {"Mainspring": scaling.Result((0.999,), (11.5,)), "d": scaling.Result((0.986,), (11.0,))}
+    assert scaling.rival(best) == "d"  # b is more than half a point below the best of them, d is not, and is cheaper
+    assert "none of theirs kept as many" in scaling.judged("x", best).compared_with
     assert scaling.judged("x", best).met is False
 
 

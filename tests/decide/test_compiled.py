@@ -76,7 +76,8 @@ def turns(chance: random.Random) -> tuple[Any, ...]:
     shares = [chance.choice([0.01, 0.5, 1.0, 4.0]) for _ in range(n)]
     head = np.array([chance.choice([1.0, chance.uniform(1, 5_000)]) for _ in range(n)])
     deficit = np.array([chance.choice([0.0, chance.uniform(-20_000, 5_000)]) for _ in range(n)])
-    return counts(chance, n, 9), head, np.array(shares) * 256.0, counts(chance, n, 2), deficit, chance.randint(-1, n)
+    saved, at = chance.choice([0.0, chance.uniform(0, 5_000)]), chance.randint(-1, n)
+    return counts(chance, n, 9), head, np.array(shares), counts(chance, n, 2), deficit, at, saved
 
 
 def gives_way(chance: random.Random) -> tuple[Any, ...]:
@@ -107,6 +108,7 @@ CASES: list[tuple[Callable[..., Any], Callable[[random.Random], tuple[Any, ...]]
     (admit.displaced, gives_way),
     (reserve.size_class, lambda c: (c.choice([0, 1, 2**30, c.randint(0, 10**7)]),)),
     (reserve.prompt_tokens, lambda c: (c.randint(1, 10**7), known(c))),
+    (reserve.likely_tokens, lambda c: (c.randint(1, 10**7), known(c))),
     (reserve.risen, lambda c: (c.choice([0.0, c.uniform(0, 2)]), c.uniform(0, 2))),
     (pick.unit, lambda c: (np.uint64(c.getrandbits(64)),)),
     (pick.revision, weights),

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.decide import reserve
-from mainspring.decide.reserve import CLASSES, UNKNOWN, learn, prompt_tokens, risen, size_class
+from mainspring.decide.reserve import (
+    CLASSES,
+    UNKNOWN,
+    learn,
+    learn_mean,
+    likely_tokens,
+    prompt_tokens,
+    risen,
+    size_class,
+)
 
 SIZES = st.integers(1, 8_000_000)
 
@@ -89,6 +98,21 @@ def test_real_shapes(seed: int) -> None:
         learn(most, size, tokens)
     assert low / len(ratios) < 0.04
     assert sum(ratios) / len(ratios) < 1.6
+
+
+def test_what_broke_off_is_charged_what_is_likely(seed: int) -> None:
+    """What is charged for prompts that nobody counted is right on average, so that it is for nobody's good."""
+    chance = random.Random(seed)
+    mean, charged, real = [UNKNOWN] * CLASSES, 0, 0
+    assert likely_tokens(4_000, mean) == 1_001
+    for number in range(4000):
+        size = int(chance.lognormvariate(6.5, 1.2)) + 20
+        tokens = 35 + int(size / chance.uniform(3.0, 5.0))
+        if number >= 400:
+            charged, real = charged + likely_tokens(size, mean), real + tokens
+        learn_mean(mean, size, tokens)
+    assert 0.95 < charged / real < 1.05
+    learn_mean(mean, 0, 5)
 
 
 def test_a_margin_is_there() -> None:

@@ -166,6 +166,19 @@ def test_to_zero_only_when_idle() -> None:
     assert run(Rules(1, 2, 4, down=30.0, idle=100.0), loads)[-1].want == 1
 
 
+@pytest.mark.parametrize("before", [1, 2])
+def test_to_zero_though_demand_had_grown(before: int) -> None:
+    """Traffic that grew before everybody left holds no replica up beyond `idle`; the reason says how long it is."""
+    grew = Scaling(want=before, asked=0.0, seconds=2.0, loads=(2.0,), minute=0, recent=(0.1, 0.4, 0.9, 1.6, 2.5, 3.6))
+    asked = Rules(0, 2, 4, down=20.0, idle=20.0, objective=1.0)
+    loads = [load(float(at), slow=1.8 if at < 60 else 0.0) for at in range(120)]
+    found = run(asked, loads, grew)
+    gone = next(at for at, one in enumerate(found) if one.want == 0)
+    assert 20 <= gone <= 30
+    assert "→ 0: nobody has asked for" in found[gone].why
+    assert {one.want for one in found[gone:]} == {0}
+
+
 def test_from_zero_at_once() -> None:
     """The first held request starts a replica in the same cycle, and says so; many start more."""
     asked = Rules(0, 8, 4, idle=10.0, down=10.0)
@@ -293,3 +306,19 @@ def test_constants_make_sense() -> None:
     """A margin is a margin."""
     assert scaling.DOUBT >= 1
     assert scaling.APART >= 1
+
+
+def test_one_that_is_wanted_back_soon_is_stopped_later_the_next_time() -> None:
+    """A crowd every two minutes: stops become fewer, where nobody says `down`; with one that is said they do not."""
+
+    def stops(down: float | None) -> list[int]:
+        loads = [steady(float(at), 12.0 if at % 120 < 30 else 1.0) for at in range(3600)]
+        found = run(Rules(1, 8, 4, down=down, forecast=False), loads, Scaling(want=1, loads=(2.0,)))
+        fewer = [at for at, (a, b) in enumerate(pairwise(found)) if b.want < a.want]
+        return [sum(at < 1800 for at in fewer), sum(at >= 1800 for at in fewer)]
+
+    early, late = stops(None)
+    said = stops(30.0)
+    assert said[1] >= 10
+    assert late < said[1]
+    assert early + late < sum(said) / 2

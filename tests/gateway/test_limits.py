@@ -16,7 +16,7 @@ from mainspring.testing.artefacts import tiny_artefact
 from mainspring.testing.serving import Site, call, infer_body
 from mainspring.testing.stage import within
 from mainspring.testing.streaming import CHAT, Told, ask_now, chat
-from mainspring.testing.tenants import OPERATOR, Tenancy, bearer, token_of
+from mainspring.testing.tenants import OPERATOR, Tenancy, bearer, limited
 
 SLOW = "fake:tokens=200 fake:gap-ms=20"
 LIMITS = "x-ratelimit-"
@@ -29,17 +29,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenancy]:
         made = Tenancy(site)
         made.start_fakes(1)
         made.worker()
-        learn(made)
+        made.learn()
         yield made
         assert made.workers[0].popen.poll() is None, "the gateway itself has ended"
         assert "Traceback" not in made.workers[0].log.read_text()
-
-
-def learn(shop: Tenancy) -> None:
-    """Let the gateway see prompts of all lengths, so that it knows how many tokens they have."""
-    shop.tenant("first")
-    for power in range(2, 12):
-        assert shop.ask("first", "x" * 2**power, tokens=1).status == 200
 
 
 def let_in(shop: Tenancy, key: str, most: int, **more: Any) -> tuple[int, Told]:
@@ -49,14 +42,6 @@ def let_in(shop: Tenancy, key: str, most: int, **more: Any) -> tuple[int, Told]:
         if told.status != 200:
             return count, told
     raise AssertionError(f"more than {most} are let in")
-
-
-def assert_limited(told: Told, status: int, code: str) -> int:
-    """A refusal in OpenAI's words; returns its `Retry-After` (0 where it has none)."""
-    error = told.json()["error"]
-    assert (told.status, error["code"]) == (status, code), told
-    assert error["type"] == {400: "invalid_request_error", 429: "rate_limit_error"}[status]
-    return int(told.headers.get("retry-after", 0))
 
 
 @pytest.mark.parametrize("whose", ["tenant", "key"])
@@ -72,10 +57,10 @@ def test_each_limit(shop: Tenancy, whose: str, text: str, fewest: int, most: int
     count, told = let_in(shop, name, most, prompt="fake:tokens=20", tokens=20)  # 25 with its prompt
     assert fewest <= count <= most
     if text.endswith("day"):
-        wait = assert_limited(told, 429, "insufficient_quota")
+        wait = limited(told, 429, "insufficient_quota")
         assert 0 < wait <= 86_400
     else:
-        wait = assert_limited(told, 429, "rate_limit_exceeded")
+        wait = limited(told, 429, "rate_limit_exceeded")
         assert 1 <= wait <= 20
     amount, _, what = text.partition(" ")
     assert f"this {whose}'s limit is {amount} " in told.json()["error"]["message"]
@@ -88,7 +73,7 @@ def test_whoever_waits_as_told_is_let_in(shop: Tenancy) -> None:
     quick = shop.tenant("quick", "2 requests/s", "6000 tokens/min")
     for _ in range(2):
         _, told = let_in(shop, quick, 60, tokens=90)
-        time.sleep(assert_limited(told, 429, "rate_limit_exceeded"))
+        time.sleep(limited(told, 429, "rate_limit_exceeded"))
         assert shop.ask(quick, tokens=90).status == 200
 
 
@@ -97,7 +82,7 @@ def test_headers_on_every_answer(shop: Tenancy) -> None:
     name = shop.tenant("headed", "10 requests/min", "10000 tokens/min", "9 requests/day")
     whole, stream = shop.ask(name, tokens=5), shop.ask(name, tokens=5, stream=True)
     refused = shop.ask(name, tokens=20_000)
-    assert_limited(refused, 400, "request_exceeds_limit")
+    limited(refused, 400, "request_exceeds_limit")
     for told, left in ((whole, 9), (stream, 8), (refused, 8)):
         assert told.headers[f"{LIMITS}limit-requests"] == "10", "of the limit over the shortest time"
         assert told.headers[f"{LIMITS}remaining-requests"] == str(left)
@@ -121,21 +106,21 @@ def test_a_request_that_can_never_be_let_in(shop: Tenancy) -> None:
     ]
     for shape in shapes:
         told = ask_now(shop.address, chat("hello", stream=False) | shape, CHAT, bearer(name))
-        assert assert_limited(told, 400, "request_exceeds_limit") == 0
+        assert limited(told, 400, "request_exceeds_limit") == 0
         assert "retry-after" not in told.headers
     hidden = json.dumps(chat("hello", stream=False)).replace("}]", '}], "max_\\u0074okens": 2000', 1).encode()
-    assert_limited(ask_now(shop.address, hidden, CHAT, bearer(name)), 400, "request_exceeds_limit")
+    limited(ask_now(shop.address, hidden, CHAT, bearer(name)), 400, "request_exceeds_limit")
     prompts = {"model": "chat", "prompt": ["a"] * 30, "max_tokens": 40}
     told = ask_now(shop.address, prompts, "/v1/completions", bearer(name))
-    assert_limited(told, 400, "request_exceeds_limit")
+    limited(told, 400, "request_exceeds_limit")
     assert shop.ask(name, tokens=5).status == 200
 
 
 def test_context(shop: Tenancy) -> None:
     """A prompt with its answer may be as long as tenant and key allow, whichever is less; the answer is cut to fit."""
     name = shop.tenant("narrow", context=400, key_context=300)
-    assert_limited(shop.ask(name, "x" * 4_000, tokens=1), 400, "context_length_exceeded")
-    assert_limited(shop.ask(name, tokens=301), 400, "context_length_exceeded")
+    limited(shop.ask(name, "x" * 4_000, tokens=1), 400, "context_length_exceeded")
+    limited(shop.ask(name, tokens=301), 400, "context_length_exceeded")
     assert shop.ask(name, tokens=250).status == 200
     assert shop.ask(name).status == 200
     most = json.loads(shop.last())["max_tokens"]
@@ -207,7 +192,7 @@ def test_at_once(shop: Tenancy) -> None:
         leaves = asyncio.create_task(shop.asking(name, SLOW, leave=lambda told: len(told.events) > 15))
         await asyncio.sleep(0.15)
         refused = await shop.asking(name)
-        assert assert_limited(refused, 429, "rate_limit_exceeded") == 1
+        assert limited(refused, 429, "rate_limit_exceeded") == 1
         assert refused.json()["error"]["message"] == "this tenant's limit is 2 requests at once; try again in 1 s"
         await leaves
         until = time.monotonic() + 2.0
@@ -251,7 +236,7 @@ def test_a_budget_in_dollars(shop: Tenancy) -> None:
         name = shop.tenant("frugal", "$0.5/month")
         count, told = let_in(shop, name, 12, prompt="fake:first-ms=100", tokens=1)
         assert 2 <= count <= 5
-        wait = assert_limited(told, 429, "insufficient_quota")
+        wait = limited(told, 429, "insufficient_quota")
         assert 0 < wait <= 31 * 86_400
         assert "this tenant's limit is $0.5 a month" in told.json()["error"]["message"]
         spent = [r["compute"] * 0.5 for r in shop.site.records() if r["tenant"] == name]
@@ -304,73 +289,11 @@ def test_predictions(shop: Tenancy, tmp_path: Path) -> None:
         shop.route()
 
 
-# --- tenants and keys that come and go
-
-
-def test_a_tenant_is_removed_in_mid_stream(shop: Tenancy) -> None:
-    """Its stream goes on to its end, is settled and written down as its own; its next request is a 403."""
-    name = shop.tenant("leaver", "5000 tokens/day", "2 at_once")
-
-    async def scenario() -> Told:
-        stream = asyncio.create_task(shop.asking(name, "fake:tokens=50 fake:gap-ms=20", id="removed-1"))
-        await asyncio.sleep(0.2)
-        await asyncio.to_thread(shop.remove, name)
-        refused = await shop.asking(name)
-        assert refused.status == 403
-        assert refused.json()["error"]["code"] == "no_tenant"
-        assert not stream.done()
-        return await stream
-
-    told = asyncio.run(scenario())
-    assert told.is_done, told
-    [record] = [r for r in shop.site.records() if r["id"] == "removed-1"]
-    assert (record["end"], record["output_tokens"], record["tenant"], record["key"]) == ("done", 50, name, name)
-    shop.tenant(name, "5000 tokens/day", "2 at_once")
-    assert shop.ask(name, tokens=4_900).status == 200, "but what it used is still counted"
-
-
-def test_a_key_is_revoked_in_mid_stream(shop: Tenancy) -> None:
-    """Its stream goes on to its end; within a second the key is refused, also when it is used all the while."""
-    name = shop.tenant("revoked", "9000 tokens/day", "9 at_once", keys={"rev-1": (), "rev-2": ()})
-
-    async def scenario() -> Told:
-        stream = asyncio.create_task(shop.asking("rev-1", "fake:tokens=60 fake:gap-ms=20", tokens=60, id="revoked-1"))
-        await asyncio.sleep(0.1)
-        shop.revoke("rev-1")
-        until = time.monotonic() + 1.0
-        while (told := await shop.asking("rev-1", tokens=1)).status == 200:
-            assert time.monotonic() < until
-            await asyncio.sleep(0.01)
-        assert told.status == 401
-        assert told.json()["error"]["code"] == "invalid_api_key"
-        for _ in range(5):
-            assert (await shop.asking("rev-1")).status == 401
-        assert (await shop.asking("rev-2", tokens=1)).is_done
-        assert not stream.done()
-        return await stream
-
-    assert asyncio.run(scenario()).is_done
-    [record] = [r for r in shop.site.records() if r["id"] == "revoked-1"]
-    assert (record["end"], record["output_tokens"], record["tenant"]) == ("done", 60, name)
-
-
-def test_a_key_of_no_tenant(shop: Tenancy) -> None:
-    """Where an endpoint has tenants, a key of none, or of one that is not there, may not use it: 403."""
-    shop.key_of("", {"nobody": ()})
-    shop.key_of("elsewhere", {"foreign": ()})
-    shop.wait_for_keys("nobody", "foreign")
-    for id in ("nobody", "foreign"):
-        told = shop.ask(id)
-        assert (told.status, told.json()["error"]["code"]) == (403, "no_tenant")
-    assert shop.ask(OPERATOR).status == 404
-    assert shop.ask("").status == 401
-
-
 def test_a_limit_of_zero_in_the_keys_file(shop: Tenancy) -> None:
     """A file that was written by hand: nothing is let in, with a plain refusal; a limit that is none is no file."""
     shop.tenant("zero", keys={"zero": ("0 requests/min",), "zero-2": ("0 tokens/day",), "zero-3": ("-4 at_once",)})
     for id in ("zero", "zero-2", "zero-3"):
-        assert_limited(shop.ask(id, tokens=1), 400, "request_exceeds_limit")
+        limited(shop.ask(id, tokens=1), 400, "request_exceeds_limit")
     shop.key_of("zero", {"zero-4": ("5 wishes/min",)})
     time.sleep(0.3)
     assert shop.ask("zero-4").status == 401
@@ -402,94 +325,6 @@ def test_fail_open_and_closed(tmp_path: Path, broken: str) -> None:
         assert shop.workers[0].log.read_text().count("limits cannot be counted") <= 4
 
 
-# --- what one tenant has to do with another
-
-
-def test_nobody_sees_another(shop: Tenancy) -> None:
-    """Of all bytes that one tenant can get, none says another's name, key, limits or use."""
-    other = shop.tenant("secret-other", "918273 tokens/day", "71717 requests/min", keys={"secret-key": ()}, share=3.25)
-    mine = shop.tenant("nosy", "3 requests/s", "2000 tokens/min")
-    for stream in (False, True):
-        assert shop.ask("secret-key", "fake:tokens=37", stream=stream, tokens=77).status == 200
-    tolds = [shop.ask(mine, stream=bool(i % 2), tokens=5) for i in range(8)]
-    tolds += [shop.ask(mine, tokens=9_000), shop.ask("wrong"), shop.ask(mine, "fake:error-500")]
-    paths = ("/v1/models", "/v1/models/chat", "/v1/models/secret-other", "/metrics", "/openapi.json", "/v2",
-             "/v2/models/chat", "/v2/models/secret-other", "/internal/quiesce?timeout=0.1", "/nothing")  # fmt: skip
-    for path in paths:
-        for headers in (bearer(mine), {}):
-            tolds.append(ask_now(shop.address, b"", path, headers, method="GET"))
-    tolds += [ask_now(shop.address, chat("x", model=other), CHAT, bearer(mine))]
-    seen = json.dumps([[told.headers, told.body.decode("latin-1"), told.events] for told in tolds])
-    asked = seen.replace("the model `secret-other`", "").replace("endpoint `secret-other`", "")  # its own words
-    for word in ("secret-other", "secret-key", "918273", "71717", "3.25", token_of("secret-key")):
-        assert word not in asked, word
-    assert 'tenant="' not in asked
-    assert (
-        f'mainspring_tenant_requests_total{{endpoint="chat",tenant="{other}"}} 2'
-        in call(shop.address, "GET", "/metrics", headers=bearer(OPERATOR)).body.decode()
-    )
-
-
-def test_salts(shop: Tenancy) -> None:
-    """Each tenant's prompts have a salt of their own, the same for all its keys and always, which says nothing."""
-    one = shop.tenant("salty", "9000 tokens/day", keys={"salty-1": (), "salty-2": ()})
-    shop.tenant("pepper")
-    shop.route(salt="cache_salt")
-    try:
-        found = {}
-        for id in ("salty-1", "salty-2", "pepper", "salty-1"):
-            assert shop.ask(id, stream=id == "salty-2").status == 200
-            salt = json.loads(shop.last())["cache_salt"]
-            assert found.setdefault(id, salt) == salt
-            assert len(salt) == 32
-            assert int(salt, 16)
-            assert one not in salt
-        assert found["salty-1"] == found["salty-2"] != found["pepper"]
-        told = shop.ask("pepper", cache_salt=found["salty-1"])
-        assert (told.status, told.json()["error"]["param"]) == (400, "cache_salt")
-        seen = str(shop.ask("salty-1", stream=True))
-        assert found["salty-1"] not in seen
-    finally:
-        shop.route(salt="")
-
-
-def test_ones_tools_do_not_swell_anothers_estimate(shop: Tenancy) -> None:
-    """Long tools beside a short message count by their own length: who sends the same message without any is let in."""
-    tools = [{"type": "function", "function": {"name": "f", "description": "word " * 4_000}}]
-    # The fake counts messages only, so the tools' tokens stand in a message of a fault's kind: one that is long.
-    heavy = shop.tenant("heavy")
-    for _ in range(3):
-        body = chat("z" * 20_000, stream=False, max_tokens=1) | {"tools": tools}
-        assert ask_now(shop.address, body, CHAT, bearer(heavy)).status == 200
-    light = shop.tenant("light", "200 tokens/min")
-    told = shop.ask(light, "hello", tokens=20)
-    assert told.status == 200, told
-    body = chat("hello", stream=False, max_tokens=20) | {"tools": tools}
-    told = ask_now(shop.address, body, CHAT, bearer(light))
-    assert_limited(told, 400, "request_exceeds_limit")
-
-
-def test_a_refused_request_displaces_nobody(tmp_path: Path) -> None:
-    """In a full queue, one that its own limits refuse takes nobody's place."""
-    with Site(tmp_path) as site:
-        shop = Tenancy(site, fields={"slots": 1, "queue": 6})
-        shop.start_fakes(1, "--slots", "1")
-        shop.worker()
-        shop.tenant("busy")
-        shop.tenant("over", "1 requests/day")
-        assert shop.ask("over", tokens=1).status == 200
-
-        async def scenario() -> list[Told]:
-            waits = [asyncio.create_task(shop.asking("busy", "fake:tokens=5 fake:gap-ms=30")) for _ in range(6)]
-            await asyncio.sleep(0.15)
-            for _ in range(10):
-                assert_limited(await shop.asking("over"), 429, "insufficient_quota")
-            return list(await asyncio.gather(*waits))
-
-        assert all(told.is_done for told in asyncio.run(scenario()))
-        assert shop.metric("mainspring_rejected_total", 'reason="displaced"') == 0
-
-
 def test_a_full_queue_counts_no_request(tmp_path: Path) -> None:
     """Whoever finds no room has not used any of its limits."""
     with Site(tmp_path) as site:
@@ -509,18 +344,3 @@ def test_a_full_queue_counts_no_request(tmp_path: Path) -> None:
             assert [(await shop.asking("one", tokens=25)).status for _ in range(3)] == [200, 200, 429]
 
         asyncio.run(scenario())
-
-
-def test_records_and_metrics_say_whose(shop: Tenancy) -> None:
-    """Tenant and key stand in each record and in the operator's metrics, and refusals by the limit."""
-    name = shop.tenant("noted", "2 requests/min", keys={"noted-a": (), "noted-b": ()})
-    for id in ("noted-a", "noted-b"):
-        assert shop.ask(id, tokens=3, stream=id == "noted-b").status == 200
-    assert shop.ask("noted-a").status == 429
-    within(2, lambda: len([r for r in shop.site.records() if r["tenant"] == name]) == 2)
-    found = [(r["key"], r["output_tokens"]) for r in shop.site.records() if r["tenant"] == name]
-    assert found == [("noted-a", 3), ("noted-b", 3)]
-    label = f'tenant="{name}"'
-    assert shop.metric("mainspring_tenant_requests_total", label) == 2
-    assert shop.metric("mainspring_tenant_tokens_total", label, 'kind="output"') == 6
-    assert shop.metric("mainspring_tenant_refused_total", label, 'limit="requests"') == 1

@@ -93,5 +93,5 @@ if __name__ == "__main__":
     ):
         parser.add_argument(f"--{name}")
     parser.add_argument("--workers-share", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_known_args()[0]
     {"replica": replica, "gateway": gateway, "run": run}[given.what](given)

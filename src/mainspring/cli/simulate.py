@@ -102,6 +102,7 @@ def told(asked: Asked, outcome: Outcome) -> dict[str, Any]:
         "refused": outcome.refused,
         "expired": outcome.expired,
         "replicas": {"mean": float(outcome.ready.mean()), "most": int(outcome.ready.max())},
+        "waiting_most": int(outcome.waiting.max()),
         "replica_hours": outcome.replica_hours,
         "dollars": outcome.dollars if asked.fleet.price else None,
         "rests_on": list(asked.rests_on),

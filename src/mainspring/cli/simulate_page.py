@@ -40,7 +40,7 @@ def _plots(asked: Asked, outcome: Outcome) -> str:
     """Rate, replicas, what waits, and latency, by the same stretches of time."""
     count = min(POINTS, len(outcome.want))
     edges = np.linspace(0, len(outcome.want), count + 1).astype(int)
-    labels = [clock(float(edge)) for edge in edges[:-1]]
+    labels = [clock(float(edge)).removesuffix(":00") for edge in edges[:-1]]
 
     def most(values: Floats) -> list[float | None]:
         return [float(values[a:b].max()) for a, b in pairwise(edges)]
@@ -63,9 +63,11 @@ def _plots(asked: Asked, outcome: Outcome) -> str:
         ],
     }
     every = max(1, count // 6)
-    return "".join(
-        chart(title, svg.lines(title, labels, parts, every=every), _keys(parts)) for title, parts in several.items()
+    drawn = "".join(
+        chart(title, svg.lines(title, labels, parts, every=every, zero=True), _keys(parts))
+        for title, parts in several.items()
     )
+    return f'<div class="charts time">{drawn}</div>'
 
 
 def _of(groups: list[Floats], share: float) -> list[float | None]:

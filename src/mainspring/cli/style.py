@@ -16,6 +16,7 @@ section{margin-top:40px}
 .tile dt{color:var(--soft);font-size:.85rem}.tile dd{margin:0;font-size:1.5rem;font-weight:650}
 .tile p{margin:2px 0 0;color:var(--soft);font-size:.85rem}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;margin-bottom:16px}
+.charts.time{grid-template-columns:minmax(0,680px)}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px 8px;
 min-width:0}
 figcaption{font-weight:600;margin-bottom:6px}

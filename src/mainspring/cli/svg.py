@@ -61,12 +61,15 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [10.0**i for i in range(first, max(last, first + 1) + 1)]
 
 
-def lines(title: str, labels: Sequence[str], parts: Sequence[Line], *, log: bool = False, every: int = 1) -> str:
-    """Lines over equal steps with a label each; `every` shows only each n-th label."""
+def lines(
+    title: str, labels: Sequence[str], parts: Sequence[Line], *, log: bool = False, every: int = 1, zero: bool = False
+) -> str:
+    """Lines over equal steps with a label each; `every` shows only each n-th label. `zero`: the axis begins at 0."""
     known = [v for part in parts for v in part.values if v is not None and math.isfinite(v)]
     if not known:
         return empty(title)
-    marks = log_ticks(min(known), max(known)) if log else ticks(min(known), max(known))
+    low, high = (min(0.0, *known), max(1.0, *known)) if zero else (min(known), max(known))
+    marks = log_ticks(low, high) if log else ticks(low, high, 3 if zero and high <= 2 else 5)
     scale = Scale(marks[0], marks[-1], log)
     body = [_grid(marks, scale), _labels(labels, every)]
     body += [_line(part, labels, scale) for part in parts]

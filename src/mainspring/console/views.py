@@ -69,6 +69,7 @@ def endpoints(look: Look) -> list[Json]:
                 "replicas_range": str(spec.replicas),
                 "at_zero": bool(model and model.champion) and scales(spec) and count_of(memory, name, spec) == 0,
                 "load": _load(look, name),
+                "load_seconds": memory.scales[name].load_seconds if name in memory.scales else 0.0,
                 "tenants": sorted(spec.tenants),
                 "revisions": revisions,
                 "objective": {

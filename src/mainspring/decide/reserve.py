@@ -17,6 +17,7 @@ CLASSES = 24
 UNKNOWN = 0.0
 _FALL = 1.0 / 64.0
 _MARGIN = 1.05
+_BYTES = 4  # of a token, where nothing is known
 _TEMPLATE = 256  # tokens around a prompt of which nothing is known yet
 
 
@@ -35,12 +36,33 @@ def prompt_tokens(size: int, most: Sequence[float]) -> int:
     return size + _TEMPLATE
 
 
+def likely_tokens(size: int, mean: Sequence[float]) -> int:
+    """Tokens that a prompt of `size` bytes probably had, for one that broke off before anybody said it.
+
+    `mean`: tokens a byte by class; where nobody knows, English's of some 4 bytes.
+    """
+    at = size_class(size)
+    for below in range(at, -1, -1):
+        if mean[below] > UNKNOWN:
+            return int(size * mean[below]) + 1
+    return size // _BYTES + 1
+
+
 def learn(most: MutableSequence[float], size: int, tokens: int) -> None:
     """Note what a prompt of `size` bytes had."""
     if size <= 0 or tokens <= 0:
         return
     at = size_class(size)
     most[at] = risen(most[at], tokens / size)
+
+
+def learn_mean(mean: MutableSequence[float], size: int, tokens: int) -> None:
+    """Note what a prompt of `size` bytes had, in the mean of late."""
+    if size <= 0 or tokens <= 0:
+        return
+    at = size_class(size)
+    seen = tokens / size
+    mean[at] = seen if mean[at] == UNKNOWN else mean[at] + (seen - mean[at]) * _FALL
 
 
 def risen(most: float, seen: float) -> float:

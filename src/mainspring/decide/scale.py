@@ -42,6 +42,10 @@ REMEMBERED = 30
 """Minutes of demand that are remembered for it."""
 LOADS = 5
 """Times to load that are remembered; their median is believed."""
+RUED = 2.0
+"""A replica that is wanted back within so many times the delay before it was stopped was stopped too soon."""
+PATIENCE = 5
+"""Doublings of that delay at most; it stays within `KEPT_MOST`."""
 STEP = 0.1
 """Times of `peaks` and `asked` are exact to this share of `down` and `idle`, so that memory changes rarely."""
 CLEARED = 0.5
@@ -105,6 +109,8 @@ class Scaling:
     asked: float = -1.0  # when there last was a request, to `STEP` of `idle`
     calm: float = -1.0  # since when fewer than `want` are enough; -1: they are not
     peaks: tuple[tuple[float, int], ...] = ()  # when so many were needed at most since, fewer and fewer
+    stopped: float = -1.0  # when one was last stopped that was not wanted back soon; -1: none, or it was
+    patience: int = 0  # how many doublings longer than usual it is waited before one is stopped
     minute: int = -1  # of the last of `recent`
     recent: tuple[float, ...] = ()  # demand in busy slots, a value a minute
     hours: Hours = field(default_factory=Hours)
@@ -150,15 +156,20 @@ def scale(
         want, why, memory = before, f"held, {known}", _blinded(memory, wall)
     else:
         memory = _learned(rules, load, memory, mono, wall)
-        need = _need(rules, load, ready, before, memory, wall)
+        alone = _alone(rules, load, memory, mono)
+        need = _need(rules, load, ready, before, memory, wall, alone=alone)
         want, why, memory = _settled(rules, need, before, memory, mono)
-        if want == 0 < before and mono - memory.asked < rules.idle * (1.0 + STEP):
+        if alone and need.replicas < want:
+            want, why = need.replicas, f"nobody has asked for {mono - memory.asked:.0f} s, {need.why}"
+        elif want == 0 < before and mono - memory.asked < rules.idle * (1.0 + STEP):
             want, why = 1, f"asked {max(0.0, mono - memory.asked):.0f} s ago"
     final = min(max(want, low), high)
     if final < want:
         why = f"{bound} allows no more than {final}, {why}"
     elif final > want:
         why = f"{'the schedule' if low > rules.least else 'the range'} asks for {final}, {why}"
+    if final < before:  # that the last one that was stopped was not missed, makes up for one that was
+        memory = replace(memory, stopped=mono, patience=max(0, memory.patience - (memory.stopped >= 0.0)))
     if final != memory.want:
         memory = replace(memory, want=final, since=mono)
     return Decision(final, f"{before} → {final}: {why}" if final != before else f"{final}: {why}", memory)
@@ -242,8 +253,18 @@ def _seconds(load: Load, memory: Scaling) -> float:
     return load.seconds if load.seconds > 0.0 else memory.seconds
 
 
-def _need(rules: Rules, load: Load, ready: int, before: int, memory: Scaling, wall: float) -> Need:
-    """How many replicas the load asks for."""
+def _alone(rules: Rules, load: Load, memory: Scaling, mono: float) -> bool:
+    """Whether nobody has asked for `idle` seconds, where there may then be none.
+
+    The load of the minutes before, and how it grew, holds nothing up any more; what earlier weeks asked for at this
+    hour still does.
+    """
+    quiet = load.waiting == 0 and load.running == 0 and load.rate == 0.0
+    return rules.least == 0 and quiet and mono - memory.asked >= rules.idle * (1.0 + STEP)
+
+
+def _need(rules: Rules, load: Load, ready: int, before: int, memory: Scaling, wall: float, *, alone: bool) -> Need:
+    """How many replicas the load asks for; where nobody has asked for long (`alone`), earlier weeks alone do."""
     at_once = rules.slots or max(1, math.ceil(rules.queue))
     seconds = _seconds(load, memory)
     here = load.waiting + load.running
@@ -252,8 +273,9 @@ def _need(rules: Rules, load: Load, ready: int, before: int, memory: Scaling, wa
         needed = max(least, math.ceil(here / (at_once + rules.queue)))
         return Need(needed, needed, f"{load.waiting} waiting, {load.running} running, none has ended yet")
     ahead = rules.ahead if rules.ahead is not None else memory.load_seconds or LOAD
-    rate = max(load.slow, load.rate - SURE * math.sqrt(load.rate / FAST))
-    demand = (rate * seconds + growth(memory.recent, ahead, MINUTE, GROWN)) * DOUBT
+    rate = 0.0 if alone else max(load.slow, load.rate - SURE * math.sqrt(load.rate / FAST))
+    grows = 0.0 if alone else growth(memory.recent, ahead, MINUTE, GROWN)
+    demand = (rate * seconds + grows) * DOUBT
     usual = _usual(rules, load.slow * seconds, ahead, memory, wall)
     coming = at_once * (ready + max(0, before - ready) / 2.0)  # those that start will be there half of the time
     left = left_over(load.waiting, rate, seconds, coming, ahead)
@@ -297,13 +319,13 @@ def _told(load: Load, demand: float, usual: float, left: float, seconds: float, 
 
 def _settled(rules: Rules, need: Need, before: int, memory: Scaling, mono: float) -> tuple[int, str, Scaling]:
     """More at once; fewer only when they were enough for `down` seconds, all along."""
+    down = _kept(rules, memory)
     if need.enough >= before:
         if memory.calm >= 0.0 or memory.peaks:
             memory = replace(memory, calm=-1.0, peaks=())
+        if need.replicas > before and memory.stopped >= 0.0 and mono - memory.stopped <= RUED * down:
+            memory = replace(memory, stopped=-1.0, patience=min(memory.patience + 1, PATIENCE))
         return max(before, need.replicas), need.why, memory
-    down = rules.down
-    if down is None:
-        down = min(max(KEPT * (memory.load_seconds or LOAD), KEPT_LEAST), KEPT_MOST)
     peaks = _peaks(memory.peaks, need.enough, down, mono)
     if peaks != memory.peaks or memory.calm < 0.0:
         memory = replace(memory, peaks=peaks, calm=memory.calm if memory.calm >= 0.0 else mono)
@@ -312,6 +334,14 @@ def _settled(rules: Rules, need: Need, before: int, memory: Scaling, mono: float
         return before, f"{need.enough} would do, for {calm:.0f} of {down:.0f} s, {need.why}", memory
     fewer = min(before, peaks[0][1])
     return fewer, f"{fewer} {'has' if fewer == 1 else 'have'} been enough for {down:.0f} s, {need.why}", memory
+
+
+def _kept(rules: Rules, memory: Scaling) -> float:
+    """For how long fewer replicas must have been enough: longer after one that was stopped was soon wanted back."""
+    if rules.down is not None:
+        return rules.down
+    least = min(max(KEPT * (memory.load_seconds or LOAD), KEPT_LEAST), KEPT_MOST)
+    return min(least * 2.0**memory.patience, KEPT_MOST)
 
 
 def _peaks(peaks: tuple[tuple[float, int], ...], now: int, down: float, mono: float) -> tuple[tuple[float, int], ...]:

@@ -72,7 +72,7 @@ class Completion(Exchange):
                 Begun(
                     endpoint=self.endpoint, n=self.number, at=self.at, tenant=self.tenant, key=self.key,
                     revision=self.revision.name if self.revision is not None else "",
-                    prompt_tokens=self.route.traffic.learned.prompt_tokens(self.size),
+                    prompt_tokens=self.route.traffic.learned.likely_tokens(self.size),
                 )
             )
         )  # fmt: skip
@@ -267,13 +267,13 @@ class Completion(Exchange):
     def _complete(self, counted: tail.Counted, end: str) -> bool:
         """Fill in the tokens of an answer that broke off before it said them; whether that was needed.
 
-        The rule: what was passed on is counted, an event for a token; its prompt as such prompts are estimated. A
+        The rule: what was passed on is counted, an event for a token; its prompt as such prompts have on average. A
         client that leaves before the first event pays the prompt if it was with a replica; who gets no answer pays
         nothing.
         """
         if end in ("", "done") or counted.prompt or counted.output or not self.sent_at:
             return False
-        counted.prompt = self.route.traffic.learned.prompt_tokens(self.size)
+        counted.prompt = self.route.traffic.learned.likely_tokens(self.size)
         roles = 1 if self.line.startswith(_CHAT) else 0  # a chat's first event has no token
         counted.output = max(self.events - roles, 0)
         return True

@@ -20,16 +20,21 @@ _MOST_TENANTS = 10_000
 class Learned:
     """Of one endpoint."""
 
-    __slots__ = ("_answers", "decode_s", "most", "prefill_s")
+    __slots__ = ("_answers", "decode_s", "mean", "most", "prefill_s")
 
     def __init__(self) -> None:
         self.most = [reserve.UNKNOWN] * reserve.CLASSES  # tokens a byte
+        self.mean = [reserve.UNKNOWN] * reserve.CLASSES  # the same on average
         self.prefill_s = self.decode_s = reserve.UNKNOWN  # seconds of one token, the most of late
         self._answers: dict[str, float] = {}  # mean tokens of an answer, by tenant
 
     def prompt_tokens(self, size: int) -> int:
         """Tokens that a prompt of `size` bytes may have."""
         return reserve.prompt_tokens(size, self.most)
+
+    def likely_tokens(self, size: int) -> int:
+        """Tokens that a prompt of `size` bytes probably had: what one is charged that broke off."""
+        return reserve.likely_tokens(size, self.mean)
 
     def dollars(self, routes: EndpointRoutes, prompt: int, output: int) -> int:
         """Billionths of a dollar that these tokens may cost; never 0, so that a spent budget lets nothing in."""
@@ -50,6 +55,7 @@ class Learned:
     ) -> None:
         """Learn from an answer."""
         reserve.learn(self.most, size, prompt)
+        reserve.learn_mean(self.mean, size, prompt)
         read = prompt - cached
         if read >= _ENOUGH and prefill > 0.0:  # of a few tokens, the time is that of a step, whatever their number
             self.prefill_s = reserve.risen(self.prefill_s, prefill / read)

@@ -171,10 +171,7 @@ class OpenAiDoor:
             if route.routes.salt:
                 # What the engine keeps of a prompt answers only the same tenant's next one sooner.
                 body = asking.with_salt(body, route.routes.salt, self._desk.tokens.salt(key.tenant or key.id))
-        # Last, so that nobody gives way to a request that its own limits refuse.
-        if traffic.inside >= route.queue and not self._make_room(request, route, key):
-            if charge is not None:
-                charge.undo()
+        if traffic.inside >= route.queue and not self._make_room(request, route, key, charge):
             return
         traffic.inside += 1
         traffic.requests += 1
@@ -193,13 +190,18 @@ class OpenAiDoor:
         request.on_gone = one.gone
         one.start()
 
-    def _make_room(self, request: Request, route: Endpoint, key: Key | None) -> bool:
-        """The queue is full: whoever has most waiting for its share gives way; else the new one is refused."""
+    def _make_room(self, request: Request, route: Endpoint, key: Key | None, charge: Charge | None) -> bool:
+        """The queue is full: whoever has most waiting for its share gives way; else the new one is refused.
+
+        Asked last, so that nobody gives way to a request that its own limits refuse; then it gives back its `charge`.
+        """
         other = self._desk.hub.displaced(route, key.tenant if key is not None else "")
         if other is not None:
             self._desk.metrics.reject("displaced")
             other.fail(429, f"`{route.name}` is full, and others wait for less than their share")
             return True
+        if charge is not None:
+            charge.undo()
         status = admit(route.traffic.inside, route.queue, route.free())
         code = "overloaded" if status == 503 else ""
         self.reject(request, status, "queue", route.full(), code, headers=route.again())

@@ -111,7 +111,10 @@ class Revision:
         self._blocks = beliefs.blocks.setdefault(route.name, [0, 0])
         self._addresses = [upstream.address for upstream in upstreams]
         self._slots = routes.slots
-        self._most = routes.slots + max(1, routes.slots // 4) if routes.slots else 0  # requests with one replica
+        # Requests with one replica. A few more than its slots, so that none is ever idle; but what waits there waits
+        # in the order in which it came, so with tenants it waits here.
+        more = max(1, routes.slots // 4) if len(routes.tenants) < 2 else 0
+        self._most = routes.slots + more if routes.slots else 0
         self._regions = len({upstream.region for upstream in upstreams}) > 1
         self._start = 0
 

@@ -50,6 +50,14 @@ def as_limit(text: str) -> Limit:
     return Limit(**limit(text))
 
 
+def limited(told: Told, status: int, code: str) -> int:
+    """Check a refusal in OpenAI's words; returns its `Retry-After`, 0 where it has none. Raises `AssertionError`."""
+    error = told.json()["error"]
+    assert (told.status, error["code"]) == (status, code), told
+    assert error["type"] == {400: "invalid_request_error", 429: "rate_limit_error"}[status]
+    return int(told.headers.get("retry-after", 0))
+
+
 @dataclass
 class Tenancy:
     """Tenants by name, each with a key of its own name; routes and keys are written anew with each change."""
@@ -86,13 +94,24 @@ class Tenancy:
 
     def worker(self, name: str = "", *more: str) -> Process:
         """Start one more worker; it has read routes and keys when this returns."""
-        words = self._write_keys()
-        found = self.site.gateway(name or f"gateway-{len(self.workers)}", *words, *self.site.exits,
-                                  "--ledger", self.ledger, *more)  # fmt: skip
-        found.wait_ready()
-        self.workers.append(found)
+        [found] = self.start_workers(name or f"gateway-{len(self.workers)}", more=more)
+        return found
+
+    def start_workers(self, *names: str, more: Sequence[str] = ()) -> list[Process]:
+        """Start several at once."""
+        words = [*self._write_keys(), *self.site.exits, "--ledger", self.ledger, *more]
+        found = [self.site.gateway(name, *words) for name in names]
+        for one in found:
+            one.wait_ready()
+        self.workers += found
         self.route()
         return found
+
+    def restart(self, number: int) -> None:
+        """Start a worker that has ended once more, under its name."""
+        name = self.workers.pop(number).name
+        self.workers.insert(number, self.worker(name))
+        del self.workers[-1]
 
     def tenant(self, name: str, *limits: str, keys: Mapping[str, Sequence[str]] | None = None, context: int = 0,
                key_context: int = 0, **more: Any) -> str:  # fmt: skip
@@ -147,6 +166,13 @@ class Tenancy:
                     if time.monotonic() > until:
                         raise TimeoutError(f"`{worker.name}` does not know the key `{id}`")
                     time.sleep(0.01)
+
+    def learn(self) -> str:
+        """Let the gateway see prompts of all lengths, so that it knows how many tokens they have; returns who asked."""
+        name = self.tenant("first")
+        for power in range(2, 12):
+            assert self.ask(name, "x" * 2**power, tokens=1).status == 200
+        return name
 
     # --- asking
 
