@@ -24,14 +24,14 @@ STREAM = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-mainspring-revision: chat-2\r\nconnection: close\r\n\r\n"
 )
 BUSY = (
-    b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 40\r\nconnection: close\r\n\r\n"
+    b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 40\r\nretry-after: 7\r\nconnection: close\r\n\r\n"
     b'{"error":{"code":"rate_limit_exceeded"}}'
 )
 
 
 @contextmanager
-def door(answer: bytes) -> Iterator[str]:
-    """A server on a real port that gives each connection this answer and closes."""
+def door(answer: bytes, heard: list[bytes] | None = None) -> Iterator[str]:
+    """A server on a real port that gives each connection this answer and closes; `heard` gets what was asked."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.1)
         over = threading.Event()
@@ -44,8 +44,11 @@ def door(answer: bytes) -> Iterator[str]:
                     continue
                 with connection:
                     connection.settimeout(5.0)
-                    while b"include_usage" not in connection.recv(65536):
-                        pass
+                    asked = b""
+                    while b"include_usage" not in asked:
+                        asked += connection.recv(65536)
+                    if heard is not None:
+                        heard.append(asked)
                     connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
@@ -73,9 +76,9 @@ def door(answer: bytes) -> Iterator[str]:
 def test_each_end_is_told_from_the_others(answer: bytes, ends: int, error: str, pieces: int) -> None:
     """A whole stream, an error in it, a cut, two ends, a refusal and a silence come out as what they are."""
     with door(answer) as address:
-        users = Users(address, "chat", rate=0.1)
-        users.began = time.monotonic()
-        users.burst(1, 8)
+        users = Users(address, "chat")
+        users.begin()
+        users.burst("", 1, 8)
         users.stop()
     (seen,) = users.answers
     assert (seen.ends, seen.error, seen.pieces) == (ends, error, pieces)
@@ -85,8 +88,9 @@ def test_each_end_is_told_from_the_others(answer: bytes, ends: int, error: str, 
 def test_what_a_stream_says_of_itself_is_kept() -> None:
     """Revision, tokens, and those that were cached; the first text is later than the moment it was due."""
     with door(STREAM + ROLE + PIECE + USAGE + DONE) as address:
-        users = Users(address, "chat", rate=20.0)
-        users.start()
+        users = Users(address, "chat")
+        users.begin()
+        users.come("shop", 20.0)
         time.sleep(0.4)
         users.stop()
     assert users.answers
@@ -97,6 +101,39 @@ def test_what_a_stream_says_of_itself_is_kept() -> None:
     sent = [seen.due for seen in users.answers]
     assert sent == sorted(sent)
     assert len(set(sent)) == len(sent)
+
+
+def test_a_refusal_is_no_failure_and_says_when_to_come_back() -> None:
+    """429 counts as refused, with what `Retry-After` says; a broken answer counts as failed."""
+    seen = []
+    for answer in (BUSY, STREAM + PIECE + BROKEN):
+        with door(answer) as address:
+            users = Users(address, "chat")
+            users.begin()
+            seen.append(users.one("students"))
+    assert [(one.refused, one.failed, one.again) for one in seen] == [(True, False, 7.0), (False, True, None)]
+    assert all(one.end is not None for one in seen)
+
+
+def test_each_tenant_shows_its_own_token_and_leaves_alone() -> None:
+    """Requests carry the token of their tenant and no other; one tenant leaves while the other one goes on."""
+    heard: list[bytes] = []
+    with door(STREAM + PIECE + USAGE + DONE, heard) as address:
+        users = Users(address, "chat", {"shop": "ms_shop", "students": "ms_students"})
+        users.begin()
+        users.come("shop", 20.0)
+        users.come("students", 40.0)
+        time.sleep(0.3)
+        users.leave("students")
+        left = users.now()
+        time.sleep(0.3)
+        users.stop()
+    by = {name: [a for a in users.answers if a.tenant == name] for name in ("shop", "students")}
+    assert all(by.values())
+    assert max(a.due for a in by["students"]) <= left < max(a.due for a in by["shop"])
+    assert sum(b"Bearer ms_shop\r\n" in one for one in heard) == len(by["shop"])
+    assert sum(b"Bearer ms_students\r\n" in one for one in heard) == len(by["students"])
+    assert sorted(a.number for a in users.answers) == list(range(len(users.answers)))
 
 
 def test_the_role_is_no_text() -> None:

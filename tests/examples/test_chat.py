@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mainspring.cli.demo import chat_acts
 from mainspring.decide.gate import judge
 from mainspring.loop.draft import Snapshot
 from mainspring.loop.memory import Memory
@@ -66,18 +67,31 @@ def test_the_file_is_right_and_says_what_it_needs() -> None:
     stack = check(CHAT / "mainspring.yaml").stack
     assert [note.path for note in notes(stack)] == []
     assert stack.serving["chat"].words[:2] == ("--slots", "4")
+    assert set(stack.serving["chat"].tenants) == {"harbour", "students"}
     assert set(settings()) == {"careful", "leaky"}
     for other in settings().values():
         assert ModelSettings.model_validate(other).given == other
 
 
-def test_plan_sees_all_come_up() -> None:
-    """The loop's own decisions, in the twin, end with two replicas and the gateway answering."""
+def test_plan_sees_it_end_at_zero() -> None:
+    """The loop's own decisions, in the twin, end with the gateway answering and, since nobody asks, no replica."""
     stack = check(CHAT / "mainspring.yaml").stack
     path = foresee(Snapshot(Now(1.7e9, 0.0, 0.0), Desired(stack, "r1"), Observed(), {}, Memory()))
     assert path.quiet
+    assert path.memory.models["assistant"].champion == "1"
     ready = sorted(p.name for p in path.observed.processes if p.state == "ready" and p.kind != "run")
-    assert ready == ["chat-1-0", "chat-1-1", "gateway-0"]
+    assert ready == ["gateway-0"]
+
+
+def test_its_tenants_may_do_what_the_readme_says() -> None:
+    """The demo's flood is many times what the students may; the shop's users never come near their own limit."""
+    tenants = check(CHAT / "mainspring.yaml").stack.serving["chat"].tenants
+    (requests,), (tokens,) = tenants["students"].requests, tenants["harbour"].tokens
+    assert 5 * requests.count / requests.per <= chat_acts.FLOOD
+    assert tokens.count / tokens.per >= 5 * 150  # tokens of a request, at one a second
+    assert tenants["harbour"].share == 3 * tenants["students"].share
+    assert tenants["students"].at_once is not None
+    assert tenants["students"].at_once < check(CHAT / "mainspring.yaml").stack.serving["chat"].at_once
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,17 @@ def test_corrections() -> None:
     line.correct("nobody", 5.0)
 
 
+def test_a_turn_that_came_to_nothing_costs_nothing() -> None:
+    """Whoever is put back because there was no room is as before: who comes meanwhile and has saved up goes first."""
+    line = Line()
+    append(line, *(One("noisy") for _ in range(100)))
+    taken(line, 50)
+    for _ in range(20):
+        line.put_back(cast("Exchange", line.next()))
+    append(line, *(One("quiet") for _ in range(10)))
+    assert [one.tenant for one in taken(line, 10)] == ["quiet"] * 10
+
+
 def test_a_replica_that_lies_hangs_nobody() -> None:
     """Work without measure is cut: a turn is found all the same, also for the smallest share."""
     line = Line()

@@ -30,6 +30,7 @@ class Line:
 
     __slots__ = (
         "_at",
+        "_before",
         "_deficit",
         "_head",
         "_mean",
@@ -52,6 +53,7 @@ class Line:
         self._priority: list[int] = []
         self._deficit: list[float] = []
         self._at = -1
+        self._before: tuple[list[float], int] = ([], -1)  # credit before the last turn, and whose that was
         self._mean = 0.0  # work of the requests of late
         self.size = 0
 
@@ -80,10 +82,14 @@ class Line:
         self._changed(i, 1)
 
     def put_back(self, one: Exchange) -> None:
-        """Who was taken out by `next`, and has to wait on: it is first again, and keeps its credit."""
+        """Who was taken out by `next` just now, and has to wait on: all is as it was before.
+
+        Credit too: else one that waits for room could pay long before there is some, and would go beside others that
+        come meanwhile and have saved up more.
+        """
         i = self._of(one.tenant, one.standing())
         self._queues[i].appendleft(one)
-        self._deficit[i] += one.work
+        self._deficit[:], self._at = self._before
         self._changed(i, 1)
 
     def _changed(self, i: int, by: int) -> None:
@@ -96,7 +102,7 @@ class Line:
         """Take out the one whose turn it is; None where nobody waits."""
         if not self.size:
             return None
-        saved = SAVED * self._usual()
+        saved, self._before = SAVED * self._usual(), (self._deficit.copy(), self._at)
         i = admit.turn(self._waiting, self._head, self._quantum, self._priority, self._deficit, self._at, saved)
         self._at = i
         one = self._queues[i].popleft()

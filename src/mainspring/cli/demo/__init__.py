@@ -36,17 +36,26 @@ def _flights(options: Options, *, until: str, in_flight: int, again: bool, keep_
     "--folder", type=click.Path(file_okay=False, path_type=Path), help="Where the stack lies, and the report."
 )
 @click.option("--keep", is_flag=True, help="Keep the temporary folder, with its logs.")
-@click.option("--rate", type=click.FloatRange(0.1, 20.0), default=1.0, show_default=True, help="Requests a second.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.5, 20.0),
+    default=1.0,
+    show_default=True,
+    help="Requests a second of the shop's users.",
+)
 @click.option(
     "--steady",
     type=click.FloatRange(1.0, 600.0),
     default=8.0,
     show_default=True,
-    help="Seconds of plain traffic, at both ends.",
+    help="Seconds of plain traffic at the beginning.",
 )
 @pass_options
 def _chat(options: Options, *, folder: Path | None, keep: bool, rate: float, steady: float) -> None:
-    """Serve a small language model: better settings by canary, worse ones refused, a replica killed; and report.
+    """Serve a small language model to two tenants, from zero and back to zero, and report.
+
+    On the way: a noisy tenant is held back, a second replica comes, one is killed, better settings go out by canary,
+    and settings that leak are refused.
 
     The stack lies in a temporary folder, the report in `.mainspring/demo/chat`; with `--folder` both lie there.
     """

@@ -11,9 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mainspring.cli.demo import chat_scaled, chat_tenants
+from mainspring.cli.demo.chat_numbers import count, dollars, percent, quantile, seconds
+from mainspring.cli.demo.chat_scaled import Seen
 from mainspring.cli.demo.chat_users import Answer
 
+WIDTH = 80  # columns of the summary
 BIN = 5.0  # seconds of one bar
+REFUSED = "refused"  # beside versions: requests that a limit kept out
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,12 @@ class Given:
     back_at: float | None
     seconds: float  # of the whole demo
     shortened: Sequence[str] = ()  # what the demo's copy of the stack file has otherwise
-    rate: float = 0.0
+    rate: float = 0.0  # of the shop's users
+    wall: float = 0.0  # when the users began, POSIX seconds
+    seen: Sequence[Seen] = ()
+    events: Sequence[Mapping[str, Any]] = ()  # the loop's
+    bill: Sequence[Mapping[str, Any]] = ()  # rows of `/v1/cost`, by tenant
+    node: tuple[float, float] | None = None  # what the node had cost, just before and just after those
 
 
 def build(given: Given) -> dict[str, Any]:
@@ -56,11 +66,18 @@ def build(given: Given) -> dict[str, Any]:
         "killed_at": given.killed_at,
         "back_at": given.back_at,
         "marks": [asdict(mark) for mark in given.marks],
+        "tenants": chat_tenants.tenants(answers, given.bill),
+        "bill": chat_tenants.bill(given.bill, given.node),
+        "scalings": chat_scaled.changes(given.events, given.wall),
+        "seen": [asdict(one) for one in given.seen],
         "phases": _phases(answers, given.marks),
         "shares": _shares(answers),
         "versions": [_version(gate, given.rollouts, answers) for gate in sorted(given.gates, key=_number)],
         "shortened": list(given.shortened),
-        "answers": [asdict(a) | {"ttft": a.ttft, "version": version(a.revision)} for a in answers],
+        "answers": [
+            asdict(a) | {"ttft": a.ttft, "refused": a.refused, "failed": a.failed, "version": version(a.revision)}
+            for a in answers
+        ],
     }
 
 
@@ -69,18 +86,13 @@ def version(revision: str) -> str:
     return revision.rpartition("-")[2]
 
 
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that `share` of all are at most; None of none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))] if ordered else None
-
-
 def _counts(answers: Sequence[Answer]) -> dict[str, Any]:
     times = [a.ttft for a in answers if a.ttft is not None]
     prompt, cached = sum(a.prompt for a in answers), sum(a.cached for a in answers)
     return {
         "requests": len(answers),
-        "failed": sum(bool(a.error) for a in answers),
+        "failed": sum(a.failed for a in answers),
+        "refused": sum(a.refused for a in answers),
         "ttft_p50": quantile(times, 0.5),
         "ttft_p95": quantile(times, 0.95),
         "prompt_tokens": prompt,
@@ -90,18 +102,23 @@ def _counts(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _errors(answers: Sequence[Answer]) -> dict[str, int]:
-    codes = sorted({a.error for a in answers if a.error})
-    return {code: sum(a.error == code for a in answers) for code in codes}
+    codes = sorted({a.error for a in answers if a.failed})
+    return {code: sum(a.failed and a.error == code for a in answers) for code in codes}
 
 
 def _phases(answers: Sequence[Answer], marks: Sequence[Mark]) -> list[dict[str, Any]]:
     begins = [mark for mark in marks if mark.phase]
     edges = [-math.inf, *(mark.at for mark in begins[1:]), math.inf]  # the first has what was due before its mark
+    tenants = dict.fromkeys(a.tenant for a in answers)
     out = []
     for i, mark in enumerate(begins):
-        mine = [a for a in answers if edges[i] <= a.due < edges[i + 1]]
-        by = {name: sum(version(a.revision) == name for a in mine) for name in _versions(mine)}
-        out.append({"phase": mark.phase, "at": mark.at, **_counts(mine), "by_version": by})
+        meanwhile = [a for a in answers if edges[i] <= a.due < edges[i + 1]]
+        for tenant in tenants:
+            mine = [a for a in meanwhile if a.tenant == tenant]
+            if not mine:
+                continue
+            by = {name: sum(version(a.revision) == name for a in mine) for name in _versions(mine)}
+            out.append({"phase": mark.phase, "at": mark.at, "tenant": tenant, **_counts(mine), "by_version": by})
     return out
 
 
@@ -110,14 +127,14 @@ def _versions(answers: Sequence[Answer]) -> list[str]:
 
 
 def _shares(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Of each few seconds, how many requests each version answered; `` is of those that reached none."""
+    """Of each few seconds, how many requests each version answered, were refused, or (under "") reached none."""
     if not answers:
         return []
     out = []
     for i in range(int(max(a.due for a in answers) // BIN) + 1):
         mine = [a for a in answers if i * BIN <= a.due < (i + 1) * BIN]
-        names = sorted({version(a.revision) for a in mine})
-        out.append({"at": i * BIN, "by_version": {n: sum(version(a.revision) == n for a in mine) for n in names}})
+        whose = [REFUSED if a.refused else version(a.revision) for a in mine]
+        out.append({"at": i * BIN, "by_version": {name: whose.count(name) for name in sorted(set(whose))}})
     return out
 
 
@@ -150,38 +167,56 @@ def _version(
 
 def summary(report: Mapping[str, Any]) -> str:
     """The report in 80 columns."""
-    lines = [f"{'PHASE':<34} REQUESTS  FAILED  TTFT P50    P95  CACHED"]
+    lines = [f"{'PHASE':<24} {'TENANT':<10} ASKED   429 FAILED  TTFT P50    P95 CACHED"]
     lines += [
-        f"{p['phase']:<34} {p['requests']:>8} {p['failed']:>7} {seconds(p['ttft_p50']):>9}"
-        f" {seconds(p['ttft_p95']):>6} {percent(p['cached_share']):>7}"
-        for p in [*report["phases"], {**report, "phase": "all"}]
+        f"{p['phase']:<24} {p['tenant']:<10} {p['requests']:>5} {p['refused']:>5} {p['failed']:>6}"
+        f" {seconds(p['ttft_p50']):>9} {seconds(p['ttft_p95']):>6} {percent(p['cached_share']):>6}"
+        for p in [*report["phases"], {**report, "phase": "all", "tenant": ""}]
     ]
     lines.append("")
     for v in report["versions"]:
         scores = ", ".join(f"{name} {score:.2f}" for name, score in v["evals"].items())
         lines.append(f"version {v['version']}  {v['outcome']}: {scores}; {v['answers']} answers")
-    lines += ["", *said(report), f"the whole took {report['seconds']:.0f} s"]
-    return "\n".join(line.rstrip() for line in lines)
+    lines += ["", *_scaled(report), "", *_billed(report), "", *said(report)]
+    return "\n".join(line.rstrip() for line in [*lines, f"the whole took {report['seconds']:.0f} s"])
+
+
+def _scaled(report: Mapping[str, Any]) -> list[str]:
+    lines = [f"{one['at']:6.1f} s  {chat_scaled.told(one)}" for one in report["scalings"]]
+    return [line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines]
+
+
+def _billed(report: Mapping[str, Any]) -> list[str]:
+    rows = report["bill"]["rows"]
+    if not rows:
+        return ["nothing is known of the cost"]
+    lines = [f"{'COST':<30} REQUESTS  TOKENS  CORE SECONDS    DOLLARS"]
+    lines += [
+        f"{row['what']:<30} {count(row['requests']):>8} {count(row['tokens']):>7} {row['seconds']:>13.1f}"
+        f" {dollars(row['dollars']):>10}"
+        for row in rows
+    ]
+    return [*lines, f"{'sum':<61} {dollars(report['bill']['dollars']):>10}"]
 
 
 def said(report: Mapping[str, Any]) -> list[str]:
     """What became of the requests, in sentences."""
-    count, wrong = report["requests"], report["requests"] - report["terminal_events"].get("1", 0)
-    out = [f"{count} requests, each with exactly one terminal event" if not wrong else
-           f"{wrong} of {count} requests had none or more than one terminal event"]  # fmt: skip
+    total, wrong = report["requests"], report["requests"] - report["terminal_events"].get("1", 0)
+    out = [f"{total} requests, each with exactly one terminal event" if not wrong else
+           f"{wrong} of {total} requests had none or more than one terminal event"]  # fmt: skip
     codes = ", ".join(f"{n} x {code}" for code, n in report["errors"].items())
     out.append(f"{report['failed']} failed" + (f" ({codes})" if codes else "") +
                f", {report['retries']} sent once more by the gateway")  # fmt: skip
+    out += [_held_back(one) for one in report["tenants"] if one["refused"]]
     if report["back_at"] is not None and report["killed_at"] is not None:
         out.append(f"the killed replica answered again after {report['back_at'] - report['killed_at']:.1f} s")
     return out
 
 
-def seconds(value: float | None) -> str:
-    """Seconds as they are shown."""
-    return "-" if value is None else f"{value:.2f}s"
-
-
-def percent(value: float | None) -> str:
-    """A share as it is shown."""
-    return "-" if value is None else f"{value:.0%}"
+def _held_back(tenant: Mapping[str, Any]) -> str:
+    told = tenant["retry_after"]
+    again = f", {told['told']} of them with `Retry-After`" if told else ""
+    return (
+        f"`{tenant['tenant']}` asked {tenant['requests']} times: {tenant['answered']} answers,"
+        f" {tenant['refused']} x 429{again}"
+    )
