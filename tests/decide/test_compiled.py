@@ -106,6 +106,7 @@ CASES: list[tuple[Callable[..., Any], Callable[[random.Random], tuple[Any, ...]]
     (admit.retry_after, lambda c: (c.randint(0, 500), c.choice([0.0, c.uniform(0, 50), float("inf"), float("nan")]))),
     (admit.turn, turns),
     (admit.displaced, gives_way),
+    (admit.saved_rounds, lambda c: (c.uniform(0, 500), np.array([c.uniform(0.01, 9) for _ in range(c.randint(0, 5))]))),
     (reserve.size_class, lambda c: (c.choice([0, 1, 2**30, c.randint(0, 10**7)]),)),
     (reserve.prompt_tokens, lambda c: (c.randint(1, 10**7), known(c))),
     (reserve.likely_tokens, lambda c: (c.randint(1, 10**7), known(c))),

@@ -10,8 +10,9 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring.decide.admit import SAVED
 from mainspring.gateway.exchange import Exchange
-from mainspring.gateway.line import SAVED, Line
+from mainspring.gateway.line import Line
 
 
 @dataclass(eq=False)

@@ -21,6 +21,12 @@ SOONEST = 1
 LATEST = 60
 """Seconds; OpenAI's own clients wait for what `Retry-After` says up to this, and go by their own backoff beyond."""
 
+SAVED = 16.0
+"""What a tenant of a middling share may save up while it wants nothing, in usual requests: more than a quiet one sends
+at a time, and so few that those who wait hardly notice when it spends them."""
+NEW = 1.0 / 32.0
+"""What a request counts for in the mean of usual ones."""
+
 
 def admit(inside: int, queue: int, free: int) -> int:
     """0: let in. 429: full, the client is too quick. 503: full, and there is no replica to make it less so.
@@ -41,6 +47,17 @@ def retry_after(waiting: int, served_per_second: float) -> int:
     if seconds >= LATEST:
         return LATEST
     return max(SOONEST, math.ceil(seconds))
+
+
+def saved_rounds(mean: float, quantum: Sequence[float]) -> float:
+    """Rounds of credit that a tenant may save up: so many that one of a middling share has `SAVED` usual requests.
+
+    `mean`: the work of a usual request.
+    """
+    total = 0.0
+    for one in quantum:
+        total += one
+    return SAVED * mean * len(quantum) / total if total > 0.0 else 0.0
 
 
 def turn(

@@ -16,13 +16,9 @@ if TYPE_CHECKING:
 
 CREDIT = 1.0
 """Work of one round for a share of 1, in tokens: small beside any answer, so that turns change with each request."""
-SAVED = 16.0
-"""What a tenant of a middling share may save up while it wants nothing, in usual requests: more than a quiet one sends
-at a time, and so few that those who wait hardly notice when it spends them."""
-_MOST_DEBT = 64.0  # usual requests, as well: an answer may be much longer than was reckoned
+_MOST_DEBT = 4.0  # times what may be saved up: an answer may be much longer than was reckoned
 _MOST_WORK = 1e9
 """Whatever a replica says of its tokens: beyond it a small share's credit would be lost in a float's rounding."""
-_NEW = 1.0 / 32.0  # of a request, in the mean
 
 
 class Line:
@@ -70,13 +66,13 @@ class Line:
         self._share[found], self._priority[found] = standing
         self._quantum[found] = standing[0] * CREDIT
         if is_new:  # it has used nothing of late
-            self._deficit[found] = SAVED * self._usual() * self._quantum[found]
+            self._deficit[found] = self._saved() * self._quantum[found]
         return found
 
     def append(self, one: Exchange) -> None:
         """Who comes last in the queue of its tenant."""
         one.work = min(one.weigh(), _MOST_WORK)
-        self._mean += (one.work - self._mean) * (_NEW if self._mean else 1.0)
+        self._mean += (one.work - self._mean) * (admit.NEW if self._mean else 1.0)
         i = self._of(one.tenant, one.standing())
         self._queues[i].append(one)
         self._changed(i, 1)
@@ -102,16 +98,15 @@ class Line:
         """Take out the one whose turn it is; None where nobody waits."""
         if not self.size:
             return None
-        saved, self._before = SAVED * self._usual(), (self._deficit.copy(), self._at)
+        saved, self._before = self._saved(), (self._deficit.copy(), self._at)
         i = admit.turn(self._waiting, self._head, self._quantum, self._priority, self._deficit, self._at, saved)
         self._at = i
         one = self._queues[i].popleft()
         self._changed(i, -1)
         return one
 
-    def _usual(self) -> float:
-        """Rounds that a usual request of a middling share takes."""
-        return self._mean * len(self._quantum) / sum(self._quantum)
+    def _saved(self) -> float:
+        return admit.saved_rounds(self._mean, self._quantum)
 
     def remove(self, one: Exchange) -> bool:
         """Whoever leaves; False when it does not wait here."""
@@ -127,7 +122,7 @@ class Line:
         """A request that was sent from here used so much more (less than 0: less) than was estimated."""
         i = self._number.get(tenant, -1)
         if i >= 0:
-            most = _MOST_DEBT * self._usual() * self._quantum[i]
+            most = _MOST_DEBT * self._saved() * self._quantum[i]
             self._deficit[i] = min(max(self._deficit[i] - work, -most), most)
 
     def displaced(self, tenant: str, standing: tuple[float, int]) -> Exchange | None:

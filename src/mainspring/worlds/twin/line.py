@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from mainspring.decide.admit import displaced, turn
+from mainspring.decide.admit import NEW, displaced, saved_rounds, turn
 
 
 class Line(Protocol):
@@ -60,18 +60,21 @@ class Shared:
         self._waiting: list[deque[int]] = [deque() for _ in range(count)]
         self._shares = list(shares) or [1.0] * count
         self._same, self._deficit, self._at, self._held = [0] * count, [0.0] * count, 0, 0
+        self._mean = 0.0  # work of the requests of late
 
     def __len__(self) -> int:
         return self._held
 
     def push(self, request: int) -> None:
+        self._mean += (self._work[request] - self._mean) * (NEW if self._mean else 1.0)
         self._waiting[self._tenant[request]].append(request)
         self._held += 1
 
     def pop(self) -> int:
         counts = [len(one) for one in self._waiting]
         heads = [self._work[one[0]] if one else 0.0 for one in self._waiting]
-        self._at = turn(counts, heads, self._shares, self._same, self._deficit, self._at)
+        saved = saved_rounds(self._mean, self._shares)
+        self._at = turn(counts, heads, self._shares, self._same, self._deficit, self._at, saved)
         self._held -= 1
         return self._waiting[self._at].popleft()
 
