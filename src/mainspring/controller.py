@@ -244,6 +244,8 @@ class Controller:
                 errand = self._errands.get_nowait()
             except queue.Empty:
                 return
+            if not errand.done.set_running_or_notify_cancel():
+                continue  # nobody waits any more, and was told that it is not done
             try:
                 errand.done.set_result(errand.work())
             except Exception as error:  # it is the asker's
@@ -252,8 +254,10 @@ class Controller:
     def _refuse_errands(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                error = EnvironmentError_("controller-ends", "the controller ends", "mainspring status")
-                self._errands.get_nowait().done.set_exception(error)
+                errand = self._errands.get_nowait()
+                if errand.done.set_running_or_notify_cancel():
+                    error = EnvironmentError_("controller-ends", "the controller ends", "mainspring status")
+                    errand.done.set_exception(error)
 
     # -- what is wanted ------------------------------------------------------------------------------------------
 
@@ -347,6 +351,9 @@ class Controller:
         try:
             result: T = errand.done.result(timeout)
         except TimeoutError:
+            if not errand.done.cancel():  # it is being done just now: what comes of it is the answer
+                late: T = errand.done.result(timeout)
+                return late
             message = f"the loop did not come to it in {timeout:.0f} s"
             raise EnvironmentError_("loop-busy", message, "mainspring status") from None
         return result

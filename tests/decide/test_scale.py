@@ -91,9 +91,9 @@ def run(rules: Rules, loads: list[Load | None], memory: Scaling | None = None) -
 @given(rules(), LOADS | ODD | st.none(), st.integers(0, 20), st.integers(0, 9), MEMORIES, st.floats(0, 3000),
        st.floats(0, 4e9))  # fmt: skip
 def test_within_bounds(asked, one, ready, starting, memory, mono, wall) -> None:
-    """Whatever is said: never over the budget, within the range otherwise, and the memory is kept as JSON."""
+    """Whatever is said: within the range, over its lower end never over the budget; the memory is kept as JSON."""
     decision = scale(asked, one, ready, starting, memory, mono, wall)
-    ceiling = math.inf if asked.ceiling is None else max(0, asked.ceiling)
+    ceiling = math.inf if asked.ceiling is None else max(asked.least, asked.ceiling)
     assert min(asked.least, ceiling) <= decision.want <= min(asked.most, ceiling)
     assert decision.memory.want == decision.want
     kept = TypeAdapter(Scaling)
@@ -116,7 +116,7 @@ def test_unknown_is_not_zero(asked, one, memory, old) -> None:
     mono = 0.0 if one is None else one.at + old
     decision = scale(asked, one, 3, 0, memory, mono, WALL)
     before = memory.want if memory.want >= 0 else 3
-    most = asked.most if asked.ceiling is None else min(asked.most, max(0, asked.ceiling))
+    most = asked.most if asked.ceiling is None else min(asked.most, max(asked.least, asked.ceiling))
     assert decision.want >= min(before, most)
     if asked.least <= before <= most and not asked.schedule:
         assert decision.want == before
@@ -225,7 +225,7 @@ def test_those_that_start_count() -> None:
 
 
 def test_schedule_and_budget() -> None:
-    """A schedule holds more ready in its hours; the budget's ceiling is over everything."""
+    """A schedule holds more ready in its hours; the budget's ceiling is over everything but the range's lower end."""
     nine = 1_700_000_000.0 // 86400 * 86400 + 9 * 3600  # a Tuesday
     asked = Rules(1, 8, 4, schedule=(Period((0, 1, 2, 3, 4), 8 * 3600.0, 18 * 3600.0, 5),))
     held = scale(asked, load(5.0), 1, 0, Scaling(want=1), 5.0, nine)
@@ -235,7 +235,8 @@ def test_schedule_and_budget() -> None:
     poor = scale(replace(asked, ceiling=2), load(5.0), 5, 0, Scaling(want=5), 5.0, nine)
     assert poor.want == 2
     assert "the budget allows no more than 2" in poor.why
-    assert scale(replace(asked, ceiling=0), None, 5, 0, Scaling(want=5), 5.0, nine).want == 0
+    assert scale(replace(asked, ceiling=0), None, 5, 0, Scaling(want=5), 5.0, nine).want == 1
+    assert scale(replace(asked, least=0, ceiling=0), None, 5, 0, Scaling(want=5), 5.0, nine).want == 0
 
 
 def test_the_hour_of_the_week_is_held_ready() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from mainspring.decide.admit import SAVED
 from mainspring.gateway.exchange import Exchange
+from mainspring.gateway.hub import Hub
 from mainspring.gateway.line import Line
 
 
@@ -25,6 +27,7 @@ class One:
     priority: int = 1
     since: float = 0.0
     work: float = field(default=0.0)
+    is_live: bool = True
 
     def weigh(self) -> float:
         """What it may take."""
@@ -157,16 +160,57 @@ def test_a_replica_that_lies_hangs_nobody() -> None:
     assert {one.tenant for one in taken(line, 3)} == {"a", "b", "c"}
 
 
+def gives_way(lines: list[Line], tenant: str, priority: int = 1) -> Any:
+    """Who gives way to a new request of a tenant, of those that wait in an endpoint's lines."""
+    hub = Hub.__new__(Hub)
+    hub._held = {("chat", f"chat-{number}"): line for number, line in enumerate(lines)}
+    route = SimpleNamespace(name="chat", standing=lambda _: (1.0, priority))
+    return hub.displaced(cast("Any", route), tenant)
+
+
 def test_who_gives_way() -> None:
     """The latest of the tenant with the most waiting for its share; nobody for that tenant's own; the line keeps it."""
     line = Line()
-    assert line.displaced("a", (1.0, 1)) is None
-    ones = [One("noisy") for _ in range(5)]
+    assert gives_way([line], "a") is None
+    ones = [One("noisy", since=float(n)) for n in range(5)]
     append(line, *ones, One("small"))
-    assert line.displaced("new", (1.0, 1)) is cast("Any", ones[-1])
-    assert line.displaced("noisy", (1.0, 1)) is None
-    assert line.displaced("low", (1.0, 2)) is None
+    assert gives_way([line], "new") is ones[-1]
+    assert gives_way([line], "noisy") is None
+    assert gives_way([line], "low", 2) is None
     assert line.size == 6
+
+
+def test_who_gives_way_in_all_lines_together() -> None:
+    """A tenant's requests count over all versions of an endpoint: a canary's short line makes no quiet tenant noisy."""
+    stable, canary = Line(), Line()
+    append(stable, *(One("noisy") for _ in range(50)))
+    quiet = [One("quiet"), One("quiet")]
+    append(canary, *quiet)
+    assert gives_way([stable, canary], "noisy") is None
+    assert gives_way([stable, canary], "quiet").tenant == "noisy"
+
+
+def test_copies_give_no_way() -> None:
+    """What no client waits for is in nobody's way: it does not count in the queue."""
+    line = Line()
+    copies = [One("", is_live=False) for _ in range(9)]
+    append(line, *copies)
+    assert gives_way([line], "new") is None
+
+
+def test_put_back_into_another_line() -> None:
+    """A request whose version is another by the time that its turn comes: both lines go on, with all that wait."""
+    old, new = Line(), Line()
+    append(old, One("a"), One("b"), One("c"))
+    append(new, One("b"))
+    taken(new, 1)
+    moved = cast("Any", old.next())
+    new.put_back(moved)
+    append(new, One("d"))
+    assert {one.tenant for one in taken(new, 2)} == {moved.tenant, "d"}
+    assert [one.tenant for one in taken(old, 2)]
+    assert old.next() is None
+    assert new.next() is None
 
 
 def test_who_has_waited_longest() -> None:

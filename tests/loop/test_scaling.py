@@ -13,6 +13,7 @@ from mainspring.loop.memory import from_json, to_json
 from mainspring.loop.plan import Plan, StopProcess
 from mainspring.stack.model import Stack
 from mainspring.testing.virtual import VirtualLoop
+from mainspring.worlds.twin.beliefs import Beliefs
 from mainspring.worlds.twin.world import TwinWorld
 from tests.loop.stacks import MARCH
 from tests.loop.test_settings import chat_file
@@ -187,6 +188,65 @@ def test_the_budget_is_a_ceiling() -> None:
     assert answering(loop) == 1
     [why] = [c.message for c in loop.store.conditions() if c.type == "Scales"]
     assert "the budget allows no more than 1" in why
+
+
+def test_a_spent_budget_takes_no_last_replica() -> None:
+    """Nothing is left of the budget: the range's lower end stays, and it is told as a warning."""
+    loop = VirtualLoop(stack("1..3", budget="$0.01/month"), MARCH)
+    loop.world.loads = Users(1.5, MARCH)
+    loop.run(days=300 / 86400)
+    assert answering(loop) == 1
+    assert any(kept.event.reason == "OverBudget" and kept.event.level == "warning" for kept in loop.store.events())
+    assert any(c.reason == "OverBudget" and c.status == "false" for c in loop.store.conditions())
+
+
+def test_a_range_per_region_is_scaled_once() -> None:
+    """The load of all regions asks for so many replicas in all, not in each."""
+    made = file("1..4 per region")
+    made["compute"]["regions"] = ["east", "west", "north"]
+    loop = VirtualLoop(Stack.model_validate(made), MARCH)
+    loop.world.loads = Users(2.5, MARCH)
+    loop.run(days=400 / 86400)
+    assert answering(loop) in (3, 6)
+
+
+def test_what_nobody_watched_is_no_calm() -> None:
+    """After the controller was away for hours, its first look stops nothing."""
+    loop = VirtualLoop(stack(), MARCH)
+    users = Users(1.5, MARCH)
+    loop.world.loads = users
+    loop.run(days=300 / 86400)
+    there = answering(loop)
+    assert there >= 2
+    users.ended = loop.world.wall
+    loop.world.advance(7200.0)
+    loop.run(days=5 / 86400)
+    assert answering(loop) == there
+    loop.run(days=600 / 86400)
+    assert answering(loop) == 0
+
+
+def test_wanted_back_while_it_drains_is_no_death() -> None:
+    """A replica that was told to stop and is wanted again before it has ended: it starts again, and nothing "died"."""
+    loop = VirtualLoop(stack(), MARCH, beliefs=Beliefs(process_stop=120.0))
+    users = Users(1.5, MARCH)
+    loop.world.loads = users
+    loop.run(days=300 / 86400)
+    users.rate = 0.2
+    stopping: list[str] = []
+
+    def back(now: VirtualLoop, plan: Plan) -> None:
+        if not stopping and any(
+            isinstance(s.action, StopProcess) and s.action.name.startswith("chat-") for s in plan.steps
+        ):
+            stopping.append("yes")
+            users.rate = 2.0
+
+    loop.each = back
+    loop.run(days=900 / 86400)
+    assert stopping
+    assert answering(loop) >= 2
+    assert not [kept for kept in loop.store.events() if kept.event.reason == "Died"]
 
 
 @pytest.mark.parametrize("control", ["suggest", "watch"])

@@ -18,6 +18,7 @@ from mainspring.cli.reading import first_bytes
 from mainspring.decide.scale import Rules, rules_of
 from mainspring.errors import InputError
 from mainspring.facts.traces import parse
+from mainspring.loop.scaling import regions_of
 from mainspring.stack import units
 from mainspring.stack.fleet_units import Spread
 from mainspring.stack.model import Stack
@@ -54,7 +55,7 @@ class Asked:
 def asked(stack: Stack, said: Said) -> Asked:
     """Read the words. Raises `InputError`."""
     name, endpoint = _endpoint(stack, said["endpoint"])
-    rules, scale = rules_of(endpoint), endpoint.scale or Scale()
+    rules, scale = rules_of(endpoint, regions=regions_of(stack, endpoint)), endpoint.scale or Scale()
     service = _service(said["bench"])
     arrivals = _arrivals(endpoint, said)
     loading, assumed = (

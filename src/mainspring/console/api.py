@@ -132,6 +132,8 @@ def _look(controller: Controller) -> Look:
 
 
 def _planning(app: FastAPI, controller: Controller) -> None:
+    alone = asyncio.Semaphore(1)  # the twin may run for seconds: one at a time, and never in the way of others
+
     @app.get("/v1/plan", tags=["look"])
     def plan() -> Any:
         """What the last cycle decided."""
@@ -149,7 +151,9 @@ def _planning(app: FastAPI, controller: Controller) -> None:
             desired = Desired(given, revision(given), clock=desired.clock)
         memory = look.plan.memory
         now = memory.last or Now(look.at, 0.0, 0.0)
-        return foresee(Snapshot(now, desired, look.observed, {}, memory)).told(now.wall)
+        async with alone:
+            found = await asyncio.to_thread(foresee, Snapshot(now, desired, look.observed, {}, memory))
+        return found.told(now.wall)
 
 
 def _reading(app: FastAPI, controller: Controller) -> None:

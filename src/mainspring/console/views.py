@@ -15,7 +15,7 @@ from mainspring.controller import Look
 from mainspring.decide.routes import EndpointRoutes
 from mainspring.loop.memory import RolloutMemory
 from mainspring.loop.plan import Plan, Record, Step
-from mainspring.loop.scaling import count_of, scales
+from mainspring.loop.scaling import count_of, regions_of, scales
 from mainspring.loop.serve import replicas
 from mainspring.loop.snapshot import Observed, RunSeen, VersionSeen
 from mainspring.stack.model import Stack
@@ -54,7 +54,7 @@ def endpoints(look: Look) -> list[Json]:
             }
             for r in routes.revisions
         ]
-        model = memory.models.get(spec.model_name)
+        model, regions = memory.models.get(spec.model_name), regions_of(look.desired.stack, spec)
         rows.append(
             {
                 "name": name,
@@ -65,9 +65,11 @@ def endpoints(look: Look) -> list[Json]:
                 "kind": spec.server.kind,
                 "runtime": spec.runtime,
                 "options": list(spec.words),
-                "replicas_wanted": len(replicas(look.desired.stack, name, "", count_of(memory, name, spec))),
+                "replicas_wanted": len(replicas(look.desired.stack, name, "", count_of(memory, name, spec, regions))),
                 "replicas_range": str(spec.replicas),
-                "at_zero": bool(model and model.champion) and scales(spec) and count_of(memory, name, spec) == 0,
+                "at_zero": bool(model and model.champion)
+                and scales(spec)
+                and count_of(memory, name, spec, regions) == 0,
                 "load": _load(look, name),
                 "load_seconds": memory.scales[name].load_seconds if name in memory.scales else 0.0,
                 "tenants": sorted(spec.tenants),

@@ -137,4 +137,7 @@ def shortfall(limit: Limit, workers: int, died: int = 0) -> int:
 
     Holds for callers that lease `max(least, block)` at most. What requests on their way have reserved is not in it.
     """
-    return 0 if limit.what == "at_once" else (workers + died) * block(counted(limit.amount), workers)
+    each = block(counted(limit.amount), workers)
+    if limit.what == "at_once":  # what died holds nothing any more, and places of a small limit never rest
+        return 2 * workers * each if each > 1 else 0
+    return (workers + died) * each

@@ -145,7 +145,7 @@ def scale(
     """Decide how many replicas there are to be.
 
     `ready` and `starting`: the replicas that serve, and those that will. `mono` only goes forward; `wall` may jump.
-    The answer is within `rules.least` and `rules.most`, but never over `rules.ceiling`.
+    The answer is within `rules.least` and `rules.most`, and over `rules.least` never over `rules.ceiling`.
     """
     low, high, bound = _bounds(rules, wall)
     before = memory.want if memory.want >= 0 else ready + starting
@@ -182,14 +182,17 @@ def loaded(memory: Scaling, seconds: float) -> Scaling:
     return replace(memory, loads=(*memory.loads, round(seconds, 2))[-LOADS:])
 
 
-def rules_of(endpoint: Endpoint, ceiling: int | None = None) -> Rules:
-    """What the stack file says of one endpoint; `ceiling`: the replicas that the budget still allows."""
+def rules_of(endpoint: Endpoint, ceiling: int | None = None, regions: int = 1) -> Rules:
+    """What the stack file says of one endpoint; `ceiling`: the replicas that the budget still allows.
+
+    `regions`: how often a range `per region` counts; the rules are of all replicas together.
+    """
     said = endpoint.scale
-    low, high = endpoint.replicas.low, endpoint.replicas.high
+    low, high = endpoint.replicas.low * regions, endpoint.replicas.high * regions
     objective = may_wait(endpoint.objective)
     if said is None:
         return Rules(low, high, endpoint.at_once, objective=objective, ceiling=ceiling)
-    periods = tuple(Period(one.on, one.from_, one.until, one.least) for one in said.schedule)
+    periods = tuple(Period(one.on, one.from_, one.until, one.least * regions) for one in said.schedule)
     ahead = None if said.ahead == "load time" else said.ahead
     return Rules(
         low, high, endpoint.at_once, said.queue, said.down, said.idle, ahead, objective, said.forecast, periods, ceiling
@@ -211,7 +214,8 @@ def _bounds(rules: Rules, wall: float) -> tuple[int, int, str]:
     """The fewest and the most replicas now, and what bounds the most."""
     low = max([rules.least, *(p.least for p in rules.schedule if within(p.days, p.begin, p.end, wall))])
     if rules.ceiling is not None and rules.ceiling < rules.most:
-        ceiling = max(0, rules.ceiling)
+        # What the file holds ready all the time is no growth: a budget that is spent takes nobody's last replica.
+        ceiling = max(rules.least, rules.ceiling)
         return min(low, ceiling), ceiling, "the budget"
     return min(low, rules.most), rules.most, "the range"
 

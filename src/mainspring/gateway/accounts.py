@@ -24,6 +24,7 @@ from mainspring.gateway.tokens import Key
 
 log = logging.getLogger(__name__)
 
+_FEW, _MANY = 256, 2**31 - 1  # tokens of an answer
 AGAIN = 1.0  # seconds until a ledger that could not be opened is tried again
 _FORGET = 600  # ticks that a purse rests before it is forgotten
 
@@ -65,10 +66,9 @@ class Purse:
                 return 0.0
             ledger, needed = self._accounts.ledger(), amount - self.left
             if self._seeded != ledger.epoch:
-                self._seeded = ledger.epoch
-                self._accounts.seed(self._name, self.limit)
-            self._block = block(self.limit.amount, ledger.workers)
-            self.most = 2 * self._block
+                self._renew(ledger.epoch)
+                needed = amount - self.left
+            self._fit(ledger.workers)
             lease = ledger.lease(self._name, self.limit, needed, max(needed, self._block))
             self.known = lease.left
             if not lease.granted:
@@ -77,6 +77,20 @@ class Purse:
                 self.begin(lease.window)
             self.left += lease.granted
         return AGAIN
+
+    def _renew(self, epoch: int) -> None:
+        """Another file is the ledger now: what was leased from the old one counts in no other."""
+        if self._seeded >= 0:
+            self.begin(self.window)
+        self._seeded = epoch
+        self._accounts.seed(self._name, self.limit)
+
+    def _fit(self, workers: int) -> None:
+        """How much is leased at a time, and how much may be in hand."""
+        self._block = block(self.limit.amount, workers)
+        self.most = 2 * self._block
+        if self.limit.what == "at_once" and self._block == 1 and workers > 1:
+            self.most = self._block = 0  # a place that rests here would be missing elsewhere
 
     def begin(self, window: int) -> None:
         """A new day or month: what was leased for the old one is void, and so are debts of it."""
@@ -100,7 +114,11 @@ class Purse:
     def give_back(self, amount: int) -> None:
         """Give so much of what is in hand back to the ledger; where that fails it stays in hand."""
         try:
-            self._accounts.ledger().give_back(self._name, self.limit, amount, self.window)
+            ledger = self._accounts.ledger()
+            if ledger.epoch != self._seeded:
+                self._renew(ledger.epoch)
+                return
+            ledger.give_back(self._name, self.limit, amount, self.window)
         except LedgerError:
             return
         self.left -= amount
@@ -145,6 +163,7 @@ class Charge:
         if self._stamp != self._accounts.stamp:  # somewhere a new day or month has begun: what was taken may be void
             of_tokens = [purse for purse in of_tokens if purse.stamp <= self._stamp]
             of_dollars = [purse for purse in of_dollars if purse.stamp <= self._stamp]
+            at_once = [purse for purse in at_once if purse.stamp <= self._stamp]
         back = self._tokens - tokens
         for purse in of_tokens:
             purse.left += back
@@ -180,7 +199,8 @@ def _amount(kind: int, tokens: int, dollars: int) -> int:
 class Account:
     """All that one key's requests to one endpoint are counted in."""
 
-    __slots__ = ("_rows", "_shown", "accounts", "asks", "context", "counts_tokens", "key", "own_context", "route")
+    __slots__ = ("_rows", "_shown", "accounts", "asks", "context", "counts_dollars", "counts_tokens", "key",
+                 "own_context", "route")  # fmt: skip
 
     def __init__(self, accounts: Accounts, key: Key, route: Endpoint, tenant: TenantRoute | None) -> None:
         self.accounts, self.key, self.route = accounts, key, route
@@ -195,7 +215,30 @@ class Account:
         self.context = min((one for one in (self.own_context, route.routes.context) if one), default=0)
         self.asks = bool(found or self.own_context)
         self.counts_tokens = bool(self._rows[TOKENS] or self._rows[DOLLARS])
+        self.counts_dollars = bool(self._rows[DOLLARS])
         self._shown = [_Shown(word, purse) for word in ("requests", "tokens") for purse in _tightest(found, word)]
+
+    def unsaid(self, likely: int) -> int:
+        """Tokens of an answer where the request says none: a quarter of a limit at most, so that others have room too.
+
+        Of a small limit more, but never more than it holds beside the prompt's `likely` tokens.
+        """
+        each = [min(max(p.limit.amount // 4, _FEW), p.limit.amount - likely) for p in self._rows[TOKENS]]
+        return min(each, default=_MANY)
+
+    def within(self, likely: int, may: int) -> int:
+        """What to reserve of a request that `may` use so many tokens, and probably not more than `likely`.
+
+        No more than a limit ever holds, if that is enough for what is likely: else it could never be let in.
+        """
+        for purse in self._rows[TOKENS]:
+            if likely <= purse.limit.amount < may:
+                may = purse.limit.amount
+        return may
+
+    def affordable(self, dollars: int) -> int:
+        """What to reserve of a request that may cost so much: no more than a budget ever holds, for it is a guess."""
+        return min([dollars, *(purse.limit.amount for purse in self._rows[DOLLARS])])
 
     def reserve(self, tokens: int, dollars: int) -> Charge | Refusal:
         """Take what a request may use, or say which limit does not allow it; then nothing is taken.
@@ -312,7 +355,6 @@ class Accounts:
         self._path, self._used = path, used
         self._ledger: Ledger | None = None
         self._opened = -math.inf
-        self._epoch = 0  # of the ledger's file
         self._purses: dict[tuple[str, str, str], Purse] = {}
         self._known: dict[tuple[str, str], Account] = {}
         self.stamp = 0  # counts the days and months that have begun for some purse
@@ -367,12 +409,6 @@ class Accounts:
 
     def tick(self, wall: float) -> None:
         """Once a second: give back what nobody asked for lately."""
-        ledger = self._ledger
-        if ledger is not None and ledger.epoch != self._epoch:
-            if self._epoch:  # another file is there: what was leased from the old one counts in no other
-                for purse in self._purses.values():
-                    purse.begin(purse.window)
-            self._epoch = ledger.epoch
         resting = [key for key, purse in self._purses.items() if not purse.tick(wall)]
         for key in resting:
             self._purses.pop(key).retire()

@@ -17,6 +17,7 @@ MAX_GRAMMAR = 16 * 1024  # bytes
 MAX_BIAS = 1_000
 MAX_USER = 256
 _MOST_TOKENS = 2**31 - 1
+_DIGITS = frozenset(b"%d" % digit for digit in range(10)) | {b"-"}
 _RAW = msgspec.Raw()
 _NULL = msgspec.Raw(b"null")
 
@@ -107,7 +108,8 @@ def _check(asking: Asking, wanted: str) -> None:
     if asking.max_tokens is not None:
         _within("max_tokens", asking.max_tokens, 0, _MOST_TOKENS)
     if asking.max_completion_tokens is not None:
-        _within("max_completion_tokens", asking.max_completion_tokens, 0, _MOST_TOKENS)
+        # 0 is "not said" to some engines, and then as much as there is room for.
+        _within("max_completion_tokens", asking.max_completion_tokens, 1, _MOST_TOKENS)
     if asking.grammar is not _NULL and len(bytes(asking.grammar)) > MAX_GRAMMAR:
         raise Refused(f"`grammar` has more than {MAX_GRAMMAR} bytes", "grammar")
     if asking.logit_bias is not _NULL:
@@ -181,7 +183,7 @@ def _prompts(prompt: msgspec.Raw) -> int:
         found = _list(prompt)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return 1  # the engine will refuse it
-    return len(found) if found and bytes(found[0])[:1] in (b'"', b"[") else 1
+    return 1 if not found or bytes(found[0])[:1] in _DIGITS else len(found)
 
 
 def with_most(body: bytes, tokens: int) -> bytes:

@@ -29,6 +29,7 @@ _STREAM_LINES = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 class Completion(Exchange):
     """A chat completion, a completion or embeddings, for a client that waits."""
 
+    is_live = True
     __slots__ = (
         "account", "at", "charge", "desk", "events", "first", "is_slow", "key", "last_at", "number", "read", "request",
         "shown", "size", "split", "tail",
@@ -61,7 +62,7 @@ class Completion(Exchange):
 
     def weigh(self) -> float:
         known = self.route.traffic.learned
-        return known.work(self.tenant, known.prompt_tokens(self.size))
+        return known.work(self.tenant, known.likely_tokens(self.size))
 
     def begin(self) -> None:
         if self.state not in (SENT, FLOWING):
@@ -278,7 +279,7 @@ class Completion(Exchange):
         counted.output = max(self.events - roles, 0)
         return True
 
-    def _settle_up(self, counted: tail.Counted, outcome: Outcome, end: str) -> tuple[float, float]:
+    def _settle_up(self, counted: tail.Counted, outcome: Outcome, end: str, *, learn: bool) -> tuple[float, float]:
         """Give back what was reserved and not used; returns the seconds of prefill and of decoding."""
         traffic, routes = self.route.traffic, self.route.routes
         prefill, decode = counted.prefill, counted.decode
@@ -289,7 +290,12 @@ class Completion(Exchange):
             outcome.compute = (prefill + decode) * routes.slot_cores
         traffic.lately.ended += 1
         traffic.lately.seconds += outcome.upstream
-        if outcome.status == 200 and counted.prompt and (self.charge is not None or self.number % _LEARN == 1):
+        if (
+            learn
+            and outcome.status == 200
+            and counted.prompt
+            and (self.charge is not None or self.number % _LEARN == 1)
+        ):
             read = (prefill, decode) if self.read or counted.prefill else (0.0, 0.0)
             traffic.learned.note(self.tenant, self.size, counted.prompt, counted.cached, counted.output, *read)
         if self.turned:
@@ -312,7 +318,7 @@ class Completion(Exchange):
         self, outcome: Outcome, counted: tail.Counted, end: str, then: object, arguments: tuple[object, ...]
     ) -> None:
         request, estimated = self.request, self._complete(counted, end)
-        prefill, decode = self._settle_up(counted, outcome, end)
+        prefill, decode = self._settle_up(counted, outcome, end, learn=not estimated)
         seconds = time.perf_counter() - request.arrived
         record = Row(
             endpoint=self.endpoint, id=self.shown.decode(), at=self.at, revision=outcome.revision,

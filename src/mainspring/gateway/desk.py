@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mainspring.gateway.accounts import Accounts
+from mainspring.gateway.exchange import OVER
 from mainspring.gateway.hub import Hub
 from mainspring.gateway.log import Log
+from mainspring.gateway.routing import Traffic
 from mainspring.gateway.tokens import Tokens
 from mainspring.wire.http1 import Request
 
@@ -28,6 +30,36 @@ def signed(id: bytes, revision: bytes, overhead: float) -> bytes:
     return b"x-request-id: %b\r\nx-mainspring-revision: %b\r\nx-mainspring-overhead-us: %d\r\n" % (
         id, revision, overhead,
     )  # fmt: skip
+
+
+class Startable(Protocol):
+    """A live request."""
+
+    state: int
+
+    def start(self) -> None:
+        """Send it to a replica, or hold it."""
+
+    def finish(self) -> None:
+        """It is over."""
+
+    def gone(self) -> None:
+        """Its client has left."""
+
+
+def start(one: Startable, request: Request, traffic: Traffic) -> None:
+    """Count a live request as inside, and send it on its way; where that fails it was never there."""
+    traffic.inside += 1
+    traffic.requests += 1
+    traffic.lately.came += 1
+    request.on_gone = one.gone
+    try:
+        one.start()
+    except BaseException:
+        if one.state != OVER:  # else its end has counted it out
+            traffic.inside -= 1
+            one.finish()
+        raise
 
 
 class Desk:

@@ -52,10 +52,11 @@ class Outcome:
 class Exchange:
     """One request on its way. Subclasses say what is done when it is over."""
 
+    is_live = False  # a client waits for it, and it counts in its endpoint's queue
     __slots__ = (
-        "asked", "avoid", "body", "due", "endpoint", "fixed", "headers", "hub", "line", "link", "prefill", "probe",
-        "revision", "route", "sent_at", "since", "state", "streams", "tenant", "tries", "turned", "unbegun", "until",
-        "upstream", "upstream_s", "work",
+        "asked", "avoid", "body", "due", "endpoint", "fixed", "headers", "hub", "line", "link", "lone", "prefill",
+        "probe", "revision", "route", "sent_at", "since", "state", "streams", "tenant", "tries", "turned", "unbegun",
+        "until", "upstream", "upstream_s", "work",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Exchange:
         self.until = self.due = self.since + timeout
         self.tenant = ""  # whose it is
         self.work = 1.0  # what it may take, for whose turn it is
+        self.lone = 0.0  # since when there has been no replica at all for it
         self.unbegun = False  # it is to be written down while it is on its way, and is not yet
         self.turned = False  # it waited, and its turn came
         self.link: Link | None = None
@@ -150,8 +152,12 @@ class Exchange:
 
     def _hold(self, woken: bool) -> None:
         hold, revision = self.route.routes.hold_s, self.revision
-        nobody = hold > 0.0 and (revision is None or revision.is_empty)
-        self.state, self.due = HELD, min(self.until, self.since + hold) if nobody else self.until
+        self.state, self.due = HELD, self.until
+        if hold > 0.0 and (revision is None or revision.is_empty):
+            self.lone = self.lone or time.monotonic()  # from now on nobody is there, however long it waited before
+            self.due = min(self.until, self.lone + hold)
+        else:
+            self.lone = 0.0
         self.hub.hold(self, first=woken)
 
     def begin(self) -> None:

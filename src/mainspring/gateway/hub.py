@@ -12,7 +12,7 @@ import logging
 import time
 from pathlib import Path
 
-from mainspring.decide import retry
+from mainspring.decide import admit, retry
 from mainspring.gateway import health
 from mainspring.gateway.exchange import HELD, OVER, Exchange
 from mainspring.gateway.line import Line
@@ -69,13 +69,21 @@ class Hub:
 
     def displaced(self, route: Endpoint, tenant: str) -> Exchange | None:
         """Who of those that wait at an endpoint gives way to a new request of a tenant; None: nobody does."""
-        standing = route.standing(tenant)
-        for key, line in self._held.items():
-            if key[0] == route.name:
-                found = line.displaced(tenant, standing)
-                if found is not None:
-                    return found
-        return None
+        lines = [line for key, line in self._held.items() if key[0] == route.name]
+        number, rows = {tenant: 0}, [[0.0, *route.standing(tenant)]]
+        for line in lines:
+            for whose, waiting, share, priority in line.standings():
+                at = number.setdefault(whose, len(rows))
+                if at == len(rows):
+                    rows.append([0.0, share, priority])
+                rows[at][0] += waiting
+        waiting_of, share_of, priority_of = ([row[i] for row in rows] for i in range(3))
+        at = admit.displaced([int(n) for n in waiting_of], share_of, [int(p) for p in priority_of], 0)
+        if at == 0:
+            return None
+        whose = list(number)[at]
+        found = [one for line in lines if (one := line.latest(whose)) is not None]
+        return max(found, key=lambda one: one.since, default=None)
 
     def correct(self, one: Exchange, work: float) -> None:
         """A request is over that took so much `work`: what its turn was reckoned at is put right."""

@@ -17,20 +17,23 @@ _UNREAD = 0.1  # seconds to read a token over seconds to write one, before anyth
 _MOST_TENANTS = 10_000
 
 
+_NOTHING = [reserve.UNKNOWN] * reserve.CLASSES
+
+
 class Learned:
     """Of one endpoint."""
 
-    __slots__ = ("_answers", "decode_s", "mean", "most", "prefill_s")
+    __slots__ = ("_answers", "_most", "decode_s", "mean", "prefill_s")
 
     def __init__(self) -> None:
-        self.most = [reserve.UNKNOWN] * reserve.CLASSES  # tokens a byte
+        self._most: dict[str, list[float]] = {}  # tokens a byte, by tenant: nobody swells another's estimates
         self.mean = [reserve.UNKNOWN] * reserve.CLASSES  # the same on average
         self.prefill_s = self.decode_s = reserve.UNKNOWN  # seconds of one token, the most of late
         self._answers: dict[str, float] = {}  # mean tokens of an answer, by tenant
 
-    def prompt_tokens(self, size: int) -> int:
-        """Tokens that a prompt of `size` bytes may have."""
-        return reserve.prompt_tokens(size, self.most)
+    def prompt_tokens(self, tenant: str, size: int) -> int:
+        """Tokens that a prompt of `size` bytes of a tenant may have."""
+        return reserve.prompt_tokens(size, self._most.get(tenant, _NOTHING))
 
     def likely_tokens(self, size: int) -> int:
         """Tokens that a prompt of `size` bytes probably had: what one is charged that broke off."""
@@ -54,12 +57,17 @@ class Learned:
         self, tenant: str, size: int, prompt: int, cached: int, output: int, prefill: float, decode: float
     ) -> None:
         """Learn from an answer."""
-        reserve.learn(self.most, size, prompt)
+        most = self._most.get(tenant)
+        if most is None:
+            if len(self._most) >= _MOST_TENANTS:
+                self._most.clear()
+            most = self._most[tenant] = [reserve.UNKNOWN] * reserve.CLASSES
+        reserve.learn(most, size, prompt)
         reserve.learn_mean(self.mean, size, prompt)
         read = prompt - cached
         if read >= _ENOUGH and prefill > 0.0:  # of a few tokens, the time is that of a step, whatever their number
             self.prefill_s = reserve.risen(self.prefill_s, prefill / read)
-        if output > 0 and decode > 0.0:
+        if output >= _ENOUGH and decode > 0.0:
             self.decode_s = reserve.risen(self.decode_s, decode / output)
         if tenant in self._answers or len(self._answers) < _MOST_TENANTS:
             before = self._answers.get(tenant, _FIRST_ANSWER)

@@ -7,6 +7,7 @@ decide; or lose one that waits.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mainspring.decide import admit
@@ -31,6 +32,7 @@ class Line:
         "_head",
         "_mean",
         "_number",
+        "_out",
         "_priority",
         "_quantum",
         "_queues",
@@ -50,6 +52,7 @@ class Line:
         self._deficit: list[float] = []
         self._at = -1
         self._before: tuple[list[float], int] = ([], -1)  # credit before the last turn, and whose that was
+        self._out: Exchange | None = None  # who was taken out last
         self._mean = 0.0  # work of the requests of late
         self.size = 0
 
@@ -81,11 +84,14 @@ class Line:
         """Who was taken out by `next` just now, and has to wait on: all is as it was before.
 
         Credit too: else one that waits for room could pay long before there is some, and would go beside others that
-        come meanwhile and have saved up more.
+        come meanwhile and have saved up more. One that was taken out of another line, whose version it is not to have
+        any more, is first here.
         """
         i = self._of(one.tenant, one.standing())
         self._queues[i].appendleft(one)
-        self._deficit[:], self._at = self._before
+        if one is self._out:
+            self._deficit[: len(self._before[0])], self._at = self._before
+            self._out = None
         self._changed(i, 1)
 
     def _changed(self, i: int, by: int) -> None:
@@ -101,7 +107,7 @@ class Line:
         saved, self._before = self._saved(), (self._deficit.copy(), self._at)
         i = admit.turn(self._waiting, self._head, self._quantum, self._priority, self._deficit, self._at, saved)
         self._at = i
-        one = self._queues[i].popleft()
+        one = self._out = self._queues[i].popleft()
         self._changed(i, -1)
         return one
 
@@ -125,13 +131,16 @@ class Line:
             most = _MOST_DEBT * self._saved() * self._quantum[i]
             self._deficit[i] = min(max(self._deficit[i] - work, -most), most)
 
-    def displaced(self, tenant: str, standing: tuple[float, int]) -> Exchange | None:
-        """Who gives way to a new one of a tenant in a full queue; None where the new one does."""
-        if not self.size:
-            return None
-        mine = self._of(tenant, standing)
-        i = admit.displaced(self._waiting, self._share, self._priority, mine)
-        return None if i == mine else self._queues[i][-1]
+    def standings(self) -> Iterator[tuple[str, int, float, int]]:
+        """Each tenant with how many of its live requests wait here, its share and its priority."""
+        for tenant, i in self._number.items():
+            live = sum(one.is_live for one in self._queues[i])
+            yield tenant, live, self._share[i], self._priority[i]
+
+    def latest(self, tenant: str) -> Exchange | None:
+        """The live request of a tenant that came last."""
+        i = self._number.get(tenant, -1)
+        return next((one for one in reversed(self._queues[i]) if one.is_live), None) if i >= 0 else None
 
     def oldest(self) -> Exchange | None:
         """Who has waited longest."""

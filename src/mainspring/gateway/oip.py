@@ -18,7 +18,7 @@ from mainspring.decide.limits import NANO
 from mainspring.facts.records import TruthRecord
 from mainspring.gateway import binary, wire
 from mainspring.gateway.accounts import Account, Charge, Refusal
-from mainspring.gateway.desk import AGAIN, Desk, signed
+from mainspring.gateway.desk import AGAIN, Desk, signed, start
 from mainspring.gateway.exchange import OVER, Exchange, Outcome
 from mainspring.gateway.ledger import LedgerError
 from mainspring.gateway.log import Row, row
@@ -48,6 +48,7 @@ _described = msgspec.json.Decoder(_Described).decode
 class Prediction(Exchange):
     """One live request to a predictive endpoint."""
 
+    is_live = True
     __slots__ = ("account", "at", "body_asked", "charge", "desk", "id", "key", "request", "shown", "split")
 
     def __init__(
@@ -279,11 +280,12 @@ class OipDoor:
                 desk.reject(request, 503, "queue", route.full(), route.again())
                 return
             other.fail(429, f"`{route.name}` is full, and others wait for less than their share")
-        traffic.inside += 1
-        traffic.requests += 1
-        traffic.lately.came += 1
-        request.on_gone = one.gone
-        one.start()
+        try:
+            start(one, request, traffic)
+        except BaseException:  # a fault of ours: what it took is given back
+            if one.charge is not None:
+                one.charge.undo()
+            raise
 
     def _reserve(self, request: Request, account: Account) -> Charge | None:
         """Take what a prediction may use from the limits; None: it is refused."""

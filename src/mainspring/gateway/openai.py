@@ -16,7 +16,7 @@ from mainspring.gateway import asking, errors
 from mainspring.gateway.accounts import Account, Charge, Refusal
 from mainspring.gateway.asking import Asking, Refused
 from mainspring.gateway.completion import Completion
-from mainspring.gateway.desk import AGAIN, Desk
+from mainspring.gateway.desk import AGAIN, Desk, start
 from mainspring.gateway.ledger import LedgerError
 from mainspring.gateway.refused import limit_words
 from mainspring.gateway.routing import Asked, Endpoint
@@ -173,22 +173,27 @@ class OpenAiDoor:
                 body = asking.with_salt(body, route.routes.salt, self._desk.tokens.salt(key.tenant or key.id))
         if traffic.inside >= route.queue and not self._make_room(request, route, key, charge):
             return
-        traffic.inside += 1
-        traffic.requests += 1
-        traffic.lately.came += 1
-        shown = self.id_of(request)
-        one = Completion(self._desk, request, route, (line, self._head), shown, body)
+        one = Completion(self._desk, request, route, (line, self._head), self.id_of(request), body)
         one.size = size
         if account is not None:
             one.charged_to(account, charge)
         if said.stream:
             one.stream(hide)
+        try:
+            self._aim(one, request, said, wanted, key)
+            start(one, request, traffic)
+        except BaseException:  # a fault of ours: what it took is given back, or the limit would be short for good
+            if charge is not None:
+                charge.undo()
+            raise
+
+    def _aim(self, one: Completion, request: Request, said: Asking, wanted: str, key: Key | None) -> None:
+        """Say what its version and its replica depend on."""
+        route = one.route
         if route.split:
             one.split = _split(request, route, said)
         if route.routes.prefix or route.session or self._desk.table.orders:
             one.asked = self._asked(request, route, said, wanted, key)
-        request.on_gone = one.gone
-        one.start()
 
     def _make_room(self, request: Request, route: Endpoint, key: Key | None, charge: Charge | None) -> bool:
         """The queue is full: whoever has most waiting for its share gives way; else the new one is refused.
@@ -213,19 +218,23 @@ class OpenAiDoor:
         """Take what the request may use from its limits, and hold it to that; None: it is refused."""
         tokens = dollars = 0
         if account.counts_tokens or account.own_context:
-            known = account.route.traffic.learned
-            prompt, output = known.prompt_tokens(size), asking.most_output(said) if wanted != "input" else 0
+            known, whole = account.route.traffic.learned, account.context or _MOST_CONTEXT
+            # What it may have is reserved; refused is only what it probably has: the engine refuses the rest.
+            likely, output = known.likely_tokens(size), asking.most_output(said) if wanted != "input" else 0
             most = account.own_context
-            if most and prompt + max(output, 1) > most:
+            if most and likely + max(output, 1) > most:
                 asked = f" and up to {output} of an answer" if output > 0 else ""
-                message = f"this request may have some {prompt} tokens of a prompt{asked}; {most} are allowed together"
+                message = f"this request may have some {likely} tokens of a prompt{asked}; {most} are allowed together"
                 self.reject(request, 400, "context", message, "context_length_exceeded", wanted)
                 return None
             if output < 0:
-                each = max(min((account.context or _MOST_CONTEXT) - prompt, _MOST_OUTPUT), 1)
+                each = max(min(whole - likely, _MOST_OUTPUT, account.unsaid(likely)), 1)
                 body = asking.with_most(body, each)
                 output = each * asking.answers(said)
-            tokens, dollars = prompt + output, known.dollars(account.route.routes, prompt, output)
+            prompt = max(min(known.prompt_tokens(account.key.tenant, size), whole), likely)
+            tokens, dollars = account.within(likely + output, prompt + output), 0
+            if account.counts_dollars:
+                dollars = account.affordable(known.dollars(account.route.routes, prompt, output))
         try:
             charge = account.reserve(tokens, dollars)
         except LedgerError:

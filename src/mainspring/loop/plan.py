@@ -36,6 +36,7 @@ class StartGateway:
     generation: int
     port: int
     workers: int = 1
+    features: int = 2  # grows when a gateway of an earlier version lacks what the loop now counts on
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,16 @@ do: start or stop anything (`serve.py` does), or take what is not known for noth
 
 from __future__ import annotations
 
+import math
+
 from mainspring.decide.ceiling import ceiling
-from mainspring.decide.scale import Scaling, loaded, rules_of, scale
+from mainspring.decide.scale import STALE, Scaling, loaded, rules_of, scale
 from mainspring.loop.draft import Draft
 from mainspring.loop.limits import core_price
 from mainspring.loop.memory import Memory
 from mainspring.loop.readings import Spend, SpendQuery
 from mainspring.loop.window import revision_name
+from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint
 
 EVERY = 1.0
@@ -24,12 +27,19 @@ def scales(endpoint: Endpoint) -> bool:
     return endpoint.replicas.high > endpoint.replicas.low
 
 
-def count_of(memory: Memory | Draft, name: str, endpoint: Endpoint) -> int:
+def regions_of(stack: Stack, endpoint: Endpoint) -> int:
+    """How often the range of an endpoint counts: once, or once in each region."""
+    return len(endpoint.regions or stack.compute.regions or ("",)) if endpoint.replicas.per_region else 1
+
+
+def count_of(memory: Memory | Draft, name: str, endpoint: Endpoint, regions: int) -> int:
     """Replicas of each version of an endpoint (of each region, where the file says so)."""
     if not scales(endpoint):
         return endpoint.replicas.low
     kept = memory.scales.get(name)
-    want = kept.want if kept is not None and kept.want >= 0 else endpoint.replicas.low
+    want = endpoint.replicas.low
+    if kept is not None and kept.want >= 0:
+        want = math.ceil(kept.want / regions)
     # A version under way is watched in its own replicas: there is at least one of each.
     return max(want, 1) if name in memory.rollouts else want
 
@@ -46,16 +56,24 @@ def rescale(draft: Draft) -> None:
 def _rescale(draft: Draft, name: str, endpoint: Endpoint) -> None:
     before = draft.scales.get(name, Scaling())
     ready, starting = _there(draft, name, endpoint)
-    rules = rules_of(endpoint, _ceiling(draft, endpoint))
-    load = draft.s.observed.loads.get(name)
+    regions = regions_of(draft.s.desired.stack, endpoint)
+    rules = rules_of(endpoint, _ceiling(draft, name, endpoint), regions)
+    last = draft.s.memory.last
+    away = last is not None and draft.now.mono - last.mono > STALE  # what has to hold all along, nobody watched
+    load = None if away else draft.s.observed.loads.get(name)
     told = scale(rules, load, ready, starting, before, draft.now.mono, draft.now.wall)
     draft.scales[name] = told.memory
     draft.wakes.append(draft.now.wall + EVERY)
     about = f"endpoint/{name}"
-    if told.want != (before.want if before.want >= 0 else endpoint.replicas.low):
+    if told.want != (before.want if before.want >= 0 else endpoint.replicas.low * regions):
         key = f"{about}/scaled/{told.memory.since:.3f}"
         draft.tell("Scaled", about, f"`{name}` {told.why}", key=key, kind="scale")
-    if load is None and before.want >= 0:
+    if "the budget allows" in told.why:
+        draft.condition(about, "Scales", ok=False, reason="OverBudget", message=told.why)
+        draft.tell(
+            "OverBudget", about, f"`{name}` {told.why}", key=f"{about}/over-budget", level="warning", kind="scale"
+        )
+    elif told.memory.blind:
         draft.condition(about, "Scales", ok=None, reason="Unknown", message=told.why)
     else:
         draft.condition(about, "Scales", ok=True, reason="Follows", message=told.why)
@@ -68,18 +86,25 @@ def _there(draft: Draft, name: str, endpoint: Endpoint) -> tuple[int, int]:
     return seen.count("ready"), seen.count("starting")
 
 
-def _ceiling(draft: Draft, endpoint: Endpoint) -> int | None:
-    """What the budget of the stack still allows; None where there is none, or where nobody knows what was spent."""
+def _ceiling(draft: Draft, name: str, endpoint: Endpoint) -> int | None:
+    """What the budget still allows beside the other endpoints; None where nobody knows what was spent, or on what.
+
+    A replay's hours are not those that are billed, so there it holds nothing back.
+    """
     stack = draft.s.desired.stack
     budget = stack.cost.budget
-    if budget is None:
+    if budget is None or draft.s.desired.clock == "request":
         return None
     spent = draft.reading(SpendQuery(budget.per), Spend)
     if not isinstance(spent, Spend):
         return None
-    each = core_price(stack, draft.s.observed.cores) * 3600.0 * endpoint.threads
+    core = core_price(stack, draft.s.observed.cores) * 3600.0
     hours = (budget.per - draft.now.wall % budget.per) / 3600.0
-    return ceiling(budget.count - spent.dollars, hours, each)
+    there = [
+        p.name.rsplit("-", 2)[0] for p in draft.s.observed.processes if p.kind == "replica" and p.state != "exited"
+    ]
+    others = sum(stack.serving[one].threads for one in there if one != name and one in stack.serving)
+    return ceiling(budget.count - spent.dollars - others * core * hours, hours, core * endpoint.threads)
 
 
 def note_load(draft: Draft, name: str, seconds: float) -> None:

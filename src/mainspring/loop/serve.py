@@ -11,7 +11,7 @@ from mainspring.loop import limits
 from mainspring.loop.draft import Draft
 from mainspring.loop.memory import ProcessMemory
 from mainspring.loop.plan import SetRoutes, StartGateway, StartReplica, StopProcess, step_id
-from mainspring.loop.scaling import count_of, note_load
+from mainspring.loop.scaling import count_of, note_load, regions_of
 from mainspring.loop.snapshot import ProcessSeen, VersionSeen
 from mainspring.loop.window import revision_name
 from mainspring.stack.model import Stack
@@ -64,8 +64,9 @@ def _replicas(draft: Draft) -> set[str]:
 
 
 def _named(draft: Draft, name: str, number: str) -> tuple[tuple[str, str], ...]:
-    count = count_of(draft, name, draft.s.desired.stack.serving[name])
-    return replicas(draft.s.desired.stack, name, number, count)
+    stack = draft.s.desired.stack
+    endpoint = stack.serving[name]
+    return replicas(stack, name, number, count_of(draft, name, endpoint, regions_of(stack, endpoint)))
 
 
 def replicas(stack: Stack, name: str, number: str, count: int) -> tuple[tuple[str, str], ...]:
@@ -226,7 +227,7 @@ def _died(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: StartRe
     how = f"exit status {seen.exit_status}" if seen.exit_status is not None else "lost"
     message = f"{seen.name} ended ({how}){': ' + seen.reason if seen.reason else ''}"
     if memory.asked:
-        message = f"{seen.name} was stopped to take up changed settings"
+        message = f"{seen.name} was stopped, and is wanted with its settings of now"
     else:
         key = f"{seen.name}/died/{seen.generation}"
         draft.tell("Died", seen.name, message, key=key, level="warning", kind="restart")
@@ -392,4 +393,7 @@ def _stop_others(draft: Draft, wanted: set[str]) -> None:
             continue
         stop = StopProcess(seen.name, seen.generation, _grace(draft, seen.name))
         if draft.do(stop, f"{seen.name} is not wanted any more", keeps=True):
+            memory = draft.processes.get(seen.name)
+            if memory is not None:  # should it be wanted again before it has ended, that is no death
+                draft.processes[seen.name] = replace(memory, asked=True)
             draft.wait(seen.name, "stops", self_ending=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mainspring.loop.draft import Draft
-from mainspring.loop.scaling import count_of, scales
+from mainspring.loop.scaling import count_of, regions_of, scales
 
 
 def conditions(draft: Draft) -> None:
@@ -20,7 +20,7 @@ def conditions(draft: Draft) -> None:
         elif model is None or not model.champion:
             why = f"no version of `{endpoint.model_name}` has passed its gates yet"
             draft.condition(about, "Ready", ok=False, reason="NoVersion", message=why)
-        elif scales(endpoint) and count_of(draft, name, endpoint) == 0:
+        elif scales(endpoint) and count_of(draft, name, endpoint, regions_of(stack, endpoint)) == 0:
             message = "no replica, since nobody asks; the next request starts one"
             draft.condition(about, "Ready", ok=True, reason="AtZero", message=message)
         else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mainspring.stack.model import Stack
 from mainspring.stack.runnable import planned_only
-from mainspring.stack.serving import Endpoint
+from mainspring.stack.serving import Endpoint, Scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ def _serving(stack: Stack) -> Iterator[Note]:
         if endpoint.scale is not None and endpoint.replicas.low == endpoint.replicas.high:
             message = f"`replicas: {endpoint.replicas}` is no range, so nothing is scaled: write `1..4`"
             yield Note(f"serving.{name}.scale", message)
+        scale = endpoint.scale or Scale()
+        if endpoint.replicas.low == 0 and scale.hold > endpoint.deadline:
+            message = f"who waits for a first replica gets `timeout`, {endpoint.deadline:g} s, and not {scale.hold:g} s"
+            yield Note(f"serving.{name}.scale.hold", message)
         yield from _budgets(stack, name, endpoint)
 
 

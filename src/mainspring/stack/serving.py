@@ -256,7 +256,7 @@ class Scale(Section):
     """For how long fewer replicas must have been enough before one is stopped. Default: 2 times to load, 30s to 5m."""
     idle: Seconds = 600.0
     """Nobody must have asked for so long before the last one is stopped, where `replicas` begins at 0. Default: 10m."""
-    hold: Seconds = 60.0
+    hold: Seconds = Field(default=60.0, gt=0)
     """How long a request waits while there is no replica: time to start one. Default: 60s."""
     forecast: bool = True
     """Whether what the same hour of earlier weeks asked for is held ready ahead. Default: true."""
