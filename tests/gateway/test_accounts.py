@@ -319,7 +319,7 @@ def test_a_spent_budget_lets_nothing_in_after_a_restart(tmp_path: Path) -> None:
     taken(machine.workers[0].of(route, key()), 0, 1).settle(0, 10**9)
     machine.tick(3)
     fresh = machine.worker().of(route, key())
-    assert refused(fresh, 10, Learned().dollars(route.routes, 10, 10)).limit == limit
+    assert refused(fresh, 10, fresh.affordable(Learned().seconds(10, 10))).limit == limit
 
 
 def test_headers_say_what_is_left(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def likely_tokens(size: int, mean: Sequence[float]) -> int:
     return size // _BYTES + 1
 
 
+def reckon(size: int, most: Sequence[float], mean: Sequence[float]) -> tuple[int, int]:
+    """Tokens that a prompt probably has, and that it may have: `likely_tokens` and `prompt_tokens` in one."""
+    at = size_class(size)
+    if mean[at] > UNKNOWN and most[at] > UNKNOWN:
+        return int(size * mean[at]) + 1, int(size * most[at] * _MARGIN) + 1
+    return likely_tokens(size, mean), prompt_tokens(size, most)
+
+
 def learn(most: MutableSequence[float], size: int, tokens: int) -> None:
     """Note what a prompt of `size` bytes had."""
     if size <= 0 or tokens <= 0:

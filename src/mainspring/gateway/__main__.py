@@ -92,7 +92,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     hub = Hub(table, Metrics(), arguments.processes)
     mirror = Mirror(hub, records, Settled(arguments.segments, arguments.name, boot))
     tokens = Tokens(arguments.keys, arguments.pepper)
-    accounts = Accounts(arguments.ledger, arguments.used)
+    accounts = Accounts(arguments.ledger, arguments.used, hub.metrics)
     desk = Desk(hub, records, mirror, Copies(hub, records), tokens, accounts, upstream_key)
     gateway = Gateway(desk)
     loads = Loads(arguments.loads / f"{arguments.name}.json" if arguments.loads else None, hub, boot)

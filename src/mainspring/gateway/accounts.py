@@ -18,7 +18,9 @@ import msgspec
 
 from mainspring.decide.limits import Limit, block, is_bucket, window_of
 from mainspring.decide.routes import TenantRoute
+from mainspring.gateway.learned import rate_of
 from mainspring.gateway.ledger import Ledger, LedgerError
+from mainspring.gateway.metrics import Metrics
 from mainspring.gateway.routing import Endpoint
 from mainspring.gateway.tokens import Key
 
@@ -199,8 +201,8 @@ def _amount(kind: int, tokens: int, dollars: int) -> int:
 class Account:
     """All that one key's requests to one endpoint are counted in."""
 
-    __slots__ = ("_rows", "_shown", "accounts", "asks", "context", "counts_dollars", "counts_tokens", "key",
-                 "own_context", "route")  # fmt: skip
+    __slots__ = ("_form", "_poorest", "_rows", "_shown", "_smallest", "accounts", "asks", "context", "counts",
+                 "counts_dollars", "counts_tokens", "key", "own_context", "rate", "route")  # fmt: skip
 
     def __init__(self, accounts: Accounts, key: Key, route: Endpoint, tenant: TenantRoute | None) -> None:
         self.accounts, self.key, self.route = accounts, key, route
@@ -216,7 +218,13 @@ class Account:
         self.asks = bool(found or self.own_context)
         self.counts_tokens = bool(self._rows[TOKENS] or self._rows[DOLLARS])
         self.counts_dollars = bool(self._rows[DOLLARS])
-        self._shown = [_Shown(word, purse) for word in ("requests", "tokens") for purse in _tightest(found, word)]
+        self.rate = rate_of(route.routes)
+        self.counts = accounts.metrics.tenant(route.name, key.tenant)
+        self._smallest = min((purse.limit.amount for purse in self._rows[TOKENS]), default=_MANY)
+        self._poorest = min((purse.limit.amount for purse in self._rows[DOLLARS]), default=0)
+        told = [(word, purse) for word in ("requests", "tokens") for purse in _tightest(found, word)]
+        self._form = "".join(_form(word, purse.limit.amount) for word, purse in told).encode()
+        self._shown = [(purse, purse.limit.amount, _SECONDS[purse.limit.per]) for _, purse in told]
 
     def unsaid(self, likely: int) -> int:
         """Tokens of an answer where the request says none: a quarter of a limit at most, so that others have room too.
@@ -231,14 +239,19 @@ class Account:
 
         No more than a limit ever holds, if that is enough for what is likely: else it could never be let in.
         """
-        for purse in self._rows[TOKENS]:
-            if likely <= purse.limit.amount < may:
-                may = purse.limit.amount
+        if may > self._smallest:
+            for purse in self._rows[TOKENS]:
+                if likely <= purse.limit.amount < may:
+                    may = purse.limit.amount
         return may
 
-    def affordable(self, dollars: int) -> int:
-        """What to reserve of a request that may cost so much: no more than a budget ever holds, for it is a guess."""
-        return min([dollars, *(purse.limit.amount for purse in self._rows[DOLLARS])])
+    def affordable(self, seconds: float) -> int:
+        """Billionths of a dollar to reserve of a request that may take so many seconds of a slot.
+
+        No more than a budget ever holds, for it is a guess; and never 0, so that a spent budget lets nothing in.
+        """
+        dollars = int(seconds * self.rate)
+        return min(max(dollars, 1), self._poorest)
 
     def reserve(self, tokens: int, dollars: int) -> Charge | Refusal:
         """Take what a request may use, or say which limit does not allow it; then nothing is taken.
@@ -297,33 +310,22 @@ class Account:
 
         `remaining` is of all workers when this one last asked; the exact figure is nobody's.
         """
-        made = b""
-        for one in self._shown:
-            made += one.lines()
-        return made
+        shown: list[int] = []
+        for purse, amount, seconds in self._shown:
+            left = purse.left + purse.known
+            if not 0 <= left <= amount:
+                left = 0 if left < 0 else amount
+            shown += (left, -((left - amount) * seconds // (amount or 1)))
+        return self._form % tuple(shown)
 
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
-class _Shown:
-    """A limit that is told in headers."""
-
-    __slots__ = ("_amount", "_form", "_purse", "_seconds")
-
-    def __init__(self, word: str, purse: Purse) -> None:
-        amount = purse.limit.amount
-        self._purse, self._amount, self._seconds = purse, amount, _SECONDS[purse.limit.per]
-        limit = f"x-ratelimit-limit-{word}: {amount}\r\n"
-        form = limit + f"x-ratelimit-remaining-{word}: %d\r\nx-ratelimit-reset-{word}: %ds\r\n"
-        self._form = form.encode()
-
-    def lines(self) -> bytes:
-        purse, amount = self._purse, self._amount
-        left = purse.left + purse.known
-        if not 0 <= left <= amount:
-            left = 0 if left < 0 else amount
-        return self._form % (left, -((left - amount) * self._seconds // max(amount, 1)))
+def _form(word: str, amount: int) -> str:
+    """The lines of one limit, with places for what is left and for the seconds until it is full."""
+    limit = f"x-ratelimit-limit-{word}: {amount}\r\n"
+    return f"{limit}x-ratelimit-remaining-{word}: %d\r\nx-ratelimit-reset-{word}: %ds\r\n"
 
 
 def _tightest(purses: list[Purse], what: str) -> list[Purse]:
@@ -350,9 +352,10 @@ _used = msgspec.json.Decoder(dict[str, _Metered]).decode
 class Accounts:
     """All accounts of a worker."""
 
-    def __init__(self, path: Path | None, used: Path | None = None) -> None:
+    def __init__(self, path: Path | None, used: Path | None = None, metrics: Metrics | None = None) -> None:
         """`path`: the ledger's; `used`: of the file in which the controller says what was metered."""
         self._path, self._used = path, used
+        self.metrics = metrics or Metrics()
         self._ledger: Ledger | None = None
         self._opened = -math.inf
         self._purses: dict[tuple[str, str, str], Purse] = {}

@@ -167,7 +167,10 @@ def most_output(asking: Asking) -> int:
     """Tokens that all its answers may have together, as the request says; -1 where it does not."""
     if asking.max_tokens is None and asking.max_completion_tokens is None:
         return -1
-    return max(asking.max_tokens or 0, asking.max_completion_tokens or 0) * answers(asking)
+    most = max(asking.max_tokens or 0, asking.max_completion_tokens or 0)
+    if asking.n is None and asking.best_of is None and asking.prompt is _RAW:
+        return most
+    return most * answers(asking)
 
 
 def answers(asking: Asking) -> int:

@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from mainspring.gateway import errors, learned, tail
+from mainspring.gateway import errors, tail
 from mainspring.gateway.accounts import Account, Charge
 from mainspring.gateway.desk import Desk, signed
 from mainspring.gateway.exchange import FLOWING, OVER, SENT, Exchange, Outcome
@@ -301,9 +301,10 @@ class Completion(Exchange):
         if self.turned:
             self.hub.correct(self, 1.0 + self.work_of(counted))
         if self.charge is not None:
-            self.charge.settle(counted.prompt + counted.output, learned.price(routes, prefill + decode))
-        if self.tenant:
-            of = self.desk.metrics.tenant(self.endpoint, self.tenant)
+            rate = self.account.rate if self.account is not None else 0.0
+            self.charge.settle(counted.prompt + counted.output, int((prefill + decode) * rate))
+        if self.tenant and self.account is not None:
+            of = self.account.counts
             of.requests += 1
             of.prompt += counted.prompt
             of.output += counted.output

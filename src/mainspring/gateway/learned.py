@@ -35,13 +35,17 @@ class Learned:
         """Tokens that a prompt of `size` bytes of a tenant may have."""
         return reserve.prompt_tokens(size, self._most.get(tenant, _NOTHING))
 
+    def reckon(self, tenant: str, size: int) -> tuple[int, int]:
+        """Tokens that a prompt of a tenant probably has, and that it may have."""
+        return reserve.reckon(size, self._most.get(tenant, _NOTHING), self.mean)
+
     def likely_tokens(self, size: int) -> int:
         """Tokens that a prompt of `size` bytes probably had: what one is charged that broke off."""
         return reserve.likely_tokens(size, self.mean)
 
-    def dollars(self, routes: EndpointRoutes, prompt: int, output: int) -> int:
-        """Billionths of a dollar that these tokens may cost; never 0, so that a spent budget lets nothing in."""
-        return max(price(routes, prompt * self.prefill_s + output * self.decode_s), 1)
+    def seconds(self, prompt: int, output: int) -> float:
+        """Seconds of a slot that these tokens may take."""
+        return prompt * self.prefill_s + output * self.decode_s
 
     def work(self, tenant: str, prompt: int) -> float:
         """What a request may take, in tokens of an answer: for whose turn it is."""
@@ -78,6 +82,6 @@ class Learned:
         self.decode_s = reserve.risen(self.decode_s, seconds)
 
 
-def price(routes: EndpointRoutes, seconds: float) -> int:
-    """Billionths of a dollar of so many seconds of a replica's slot."""
-    return int(seconds * routes.slot_cores * routes.core_price * NANO)
+def rate_of(routes: EndpointRoutes) -> float:
+    """Billionths of a dollar of a second of a replica's slot."""
+    return routes.slot_cores * routes.core_price * NANO

@@ -220,7 +220,8 @@ class OpenAiDoor:
         if account.counts_tokens or account.own_context:
             known, whole = account.route.traffic.learned, account.context or _MOST_CONTEXT
             # What it may have is reserved; refused is only what it probably has: the engine refuses the rest.
-            likely, output = known.likely_tokens(size), asking.most_output(said) if wanted != "input" else 0
+            likely, may = known.reckon(account.key.tenant, size)
+            output = asking.most_output(said) if wanted != "input" else 0
             most = account.own_context
             if most and likely + max(output, 1) > most:
                 asked = f" and up to {output} of an answer" if output > 0 else ""
@@ -231,10 +232,10 @@ class OpenAiDoor:
                 each = max(min(whole - likely, _MOST_OUTPUT, account.unsaid(likely)), 1)
                 body = asking.with_most(body, each)
                 output = each * asking.answers(said)
-            prompt = max(min(known.prompt_tokens(account.key.tenant, size), whole), likely)
+            prompt = likely if may < likely else whole if likely < whole < may else may
             tokens, dollars = account.within(likely + output, prompt + output), 0
             if account.counts_dollars:
-                dollars = account.affordable(known.dollars(account.route.routes, prompt, output))
+                dollars = account.affordable(known.seconds(prompt, output))
         try:
             charge = account.reserve(tokens, dollars)
         except LedgerError:
