@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from datetime import date
@@ -195,9 +196,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_quickly(name: str) -> None:
     """No file, however hostile, takes a second of the processor, or raises anything but `StackError`."""
-    before = time.process_time()
+    gc.collect()  # what other tests left is not this file's
+    before = time.thread_time()
     found = problems(HOSTILE[name])
-    assert time.process_time() - before < (0.1 if name == "ten megabytes" else 1.0)
+    assert time.thread_time() - before < (0.1 if name == "ten megabytes" else 1.0)
     assert len(found) <= 101
     assert all(len(str(one)) < 1000 for one in found)
 
