@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,6 @@ from mainspring.testing.tenants import OPERATOR, Tenancy, bearer, limited
 
 SLOW = "fake:tokens=200 fake:gap-ms=20"
 LIMITS = "x-ratelimit-"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenancy]:
-    """A gateway before one fake; each test has tenants of its own."""
-    with Site(tmp_path_factory.mktemp("limits")) as site:
-        made = Tenancy(site)
-        made.start_fakes(1)
-        made.worker()
-        made.learn()
-        yield made
-        assert made.workers[0].popen.poll() is None, "the gateway itself has ended"
-        assert "Traceback" not in made.workers[0].log.read_text()
 
 
 def let_in(shop: Tenancy, key: str, most: int, **more: Any) -> tuple[int, Told]:

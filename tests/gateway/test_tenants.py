@@ -5,29 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from mainspring.testing.serving import Site, call
 from mainspring.testing.stage import within
 from mainspring.testing.streaming import CHAT, Told, ask_now, chat
 from mainspring.testing.tenants import OPERATOR, Tenancy, bearer, limited, token_of
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenancy]:
-    """A gateway before one fake; each test has tenants of its own."""
-    with Site(tmp_path_factory.mktemp("limits")) as site:
-        made = Tenancy(site)
-        made.start_fakes(1)
-        made.worker()
-        made.learn()
-        yield made
-        assert made.workers[0].popen.poll() is None, "the gateway itself has ended"
-        assert "Traceback" not in made.workers[0].log.read_text()
-
 
 # --- tenants and keys that come and go
 

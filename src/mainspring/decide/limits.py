@@ -28,7 +28,9 @@ MOST: Final = 2**62
 AT_ONCE_WAIT: Final = 1.0
 """Seconds after which it is worth asking again for `at_once`: when another request ends nobody can know."""
 
-_BUCKETS: Final[dict[str, int]] = {"s": NANO, "min": 60 * NANO, "h": 3600 * NANO}  # nanoseconds of each period
+SECONDS: Final[dict[str, int]] = {"s": 1, "min": 60, "h": 3600}
+"""Of the periods over which a limit is a token bucket."""
+_BUCKETS: Final[dict[str, int]] = {per: seconds * NANO for per, seconds in SECONDS.items()}
 _DAY: Final = 86_400
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _LAST_DAY: Final = date(9998, 12, 31).toordinal() - _EPOCH  # the month after it has a date too

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mainspring.decide.limits import Limit, block, is_bucket, window_of
+from mainspring.decide.limits import SECONDS, Limit, block, is_bucket, window_of
 from mainspring.decide.routes import TenantRoute
 from mainspring.gateway.learned import rate_of
 from mainspring.gateway.ledger import Ledger, LedgerError
@@ -224,7 +224,7 @@ class Account:
         self._poorest = min((purse.limit.amount for purse in self._rows[DOLLARS]), default=0)
         told = [(word, purse) for word in ("requests", "tokens") for purse in _tightest(found, word)]
         self._form = "".join(_form(word, purse.limit.amount) for word, purse in told).encode()
-        self._shown = [(purse, purse.limit.amount, _SECONDS[purse.limit.per]) for _, purse in told]
+        self._shown = [(purse, purse.limit.amount, SECONDS[purse.limit.per]) for _, purse in told]
 
     def unsaid(self, likely: int) -> int:
         """Tokens of an answer where the request says none: a quarter of a limit at most, so that others have room too.
@@ -319,9 +319,6 @@ class Account:
         return self._form % tuple(shown)
 
 
-_SECONDS = {"s": 1, "min": 60, "h": 3600}
-
-
 def _form(word: str, amount: int) -> str:
     """The lines of one limit, with places for what is left and for the seconds until it is full."""
     limit = f"x-ratelimit-limit-{word}: {amount}\r\n"
@@ -331,7 +328,7 @@ def _form(word: str, amount: int) -> str:
 def _tightest(purses: list[Purse], what: str) -> list[Purse]:
     """The limit over the shortest time, of those that fill by themselves; none or one."""
     found = [p for p in purses if p.limit.what == what and p.fills]
-    return sorted(found, key=lambda p: (_SECONDS[p.limit.per], p.limit.amount))[:1]
+    return sorted(found, key=lambda p: (SECONDS[p.limit.per], p.limit.amount))[:1]
 
 
 class _Window(msgspec.Struct):

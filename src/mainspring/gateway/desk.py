@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mainspring.gateway.accounts import Accounts
-from mainspring.gateway.exchange import OVER
+from mainspring.gateway.exchange import OVER, Exchange
 from mainspring.gateway.hub import Hub
 from mainspring.gateway.log import Log
-from mainspring.gateway.routing import Traffic
 from mainspring.gateway.tokens import Tokens
 from mainspring.wire.http1 import Request
 
@@ -32,23 +31,9 @@ def signed(id: bytes, revision: bytes, overhead: float) -> bytes:
     )  # fmt: skip
 
 
-class Startable(Protocol):
-    """A live request."""
-
-    state: int
-
-    def start(self) -> None:
-        """Send it to a replica, or hold it."""
-
-    def finish(self) -> None:
-        """It is over."""
-
-    def gone(self) -> None:
-        """Its client has left."""
-
-
-def start(one: Startable, request: Request, traffic: Traffic) -> None:
+def start(one: Exchange, request: Request) -> None:
     """Count a live request as inside, and send it on its way; where that fails it was never there."""
+    traffic = one.route.traffic
     traffic.inside += 1
     traffic.requests += 1
     traffic.lately.came += 1

@@ -100,8 +100,8 @@ class Prediction(Exchange):
             route.traffic.learned.note_compute(compute)
         if self.charge is not None:
             self.charge.settle(0, int(compute * route.routes.core_price * NANO))
-        if self.tenant:
-            self.desk.metrics.tenant(route.name, self.tenant).requests += 1
+        if self.tenant and self.account is not None:
+            self.account.counts.requests += 1
 
     def crashed(self) -> None:
         if self.charge is not None:
@@ -281,7 +281,7 @@ class OipDoor:
                 return
             other.fail(429, f"`{route.name}` is full, and others wait for less than their share")
         try:
-            start(one, request, traffic)
+            start(one, request)
         except BaseException:  # a fault of ours: what it took is given back
             if one.charge is not None:
                 one.charge.undo()
@@ -298,7 +298,7 @@ class OipDoor:
             return None
         if isinstance(charge, Refusal):
             said = limit_words(charge)
-            self.desk.metrics.tenant(route.name, account.key.tenant).refuse(charge.limit.what)
+            account.counts.refuse(charge.limit.what)
             self.desk.reject(request, said.status, "limit", said.message, account.lines() + said.again)
             return None
         return charge

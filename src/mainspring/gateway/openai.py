@@ -181,7 +181,7 @@ class OpenAiDoor:
             one.stream(hide)
         try:
             self._aim(one, request, said, wanted, key)
-            start(one, request, traffic)
+            start(one, request)
         except BaseException:  # a fault of ours: what it took is given back, or the limit would be short for good
             if charge is not None:
                 charge.undo()
@@ -249,7 +249,7 @@ class OpenAiDoor:
 
     def _over_limit(self, request: Request, account: Account, refusal: Refusal) -> None:
         said = limit_words(refusal)
-        self._desk.metrics.tenant(account.route.name, account.key.tenant).refuse(refusal.limit.what)
+        account.counts.refuse(refusal.limit.what)
         lines = account.lines() + said.again
         self.reject(request, said.status, "limit", said.message, said.code, headers=lines)
 
