@@ -74,7 +74,7 @@ class Seen:
     """All that was measured, by way, in order of rounds."""
 
     saturated: dict[str, list[Saturated]] = field(default_factory=dict)
-    limits: dict[str, list[Saturated]] = field(default_factory=dict)  # with and without limits, in turn
+    limits: dict[str, list[Saturated]] = field(default_factory=dict)  # none, three and eight, in turn
     awake: dict[str, list[Saturated]] = field(default_factory=dict)  # the same while idle cores do not sleep
     unary: dict[str, list[Timed]] = field(default_factory=dict)
     streams: dict[str, list[Timed]] = field(default_factory=dict)
@@ -220,7 +220,8 @@ def measure(bench: Bench, size: Size, seen: Seen) -> None:
     if "limits" in bench.ways:
         with told(bench, seen, "saturation, with and without limits"):
             rounds = 2 * size.rounds
-            in_turn(bench, ["gateway", "limits"], rounds, seen.limits, lambda b, w, _: saturate(b, w, path, 2))
+            three = ["gateway", "usual", "limits"]
+            in_turn(bench, three, rounds, seen.limits, lambda b, w, _: saturate(b, w, path, 2))
     with told(bench, seen, f"unary, {RATE:.0f} requests/s"):
         in_turn(bench, ways, size.rounds, seen.unary, once)
     with told(bench, seen, f"{STREAMS} streams"):
@@ -302,20 +303,20 @@ def saturation_figures(seen: Seen, pairs: dict[str, list[Saturated]]) -> list[Fi
     if "gateway" in seen.awake:
         made.append(ratio_figure("nginx", seen.awake, 0.25, ", cores awake"))
     if seen.limits:
-        made.append(limits_figure(seen.limits))
+        made += [limits_figure(seen.limits, *one) for one in (("usual", "three limits"), ("limits", "eight limits"))]
     made.append(figure("CPU of one request", cpu["gateway"], "us", f"nginx: {cpu['nginx']:.1f} us"))
     if "litellm" in pairs and "gateway" in pairs:
         made.append(ratio_figure("litellm", pairs, 100))
     return made
 
 
-def limits_figure(rounds: dict[str, list[Saturated]]) -> Figure:
-    """Throughput with limits of every kind on a key and its tenant, over the same gateway's without."""
-    pairs = list(zip(rounds["limits"], rounds["gateway"], strict=True))
+def limits_figure(rounds: dict[str, list[Saturated]], way: str, words: str) -> Figure:
+    """Throughput with limits on a key and its tenant, over the same gateway's without."""
+    pairs = list(zip(rounds[way], rounds["gateway"], strict=True))
     ratios = [a.per_core / b.per_core for a, b in pairs]
-    each = [median([one.cpu for one in side]) * 1e6 for side in (rounds["limits"], rounds["gateway"])]
+    each = [median([one.cpu for one in side]) * 1e6 for side in (rounds[way], rounds["gateway"])]
     text = f"CPU of one request {each[0]:.1f} us with, {each[1]:.1f} us without; rounds {spread(ratios)}"
-    return figure("saturation with limits, ratio to without", median(ratios), "", text, at_least=0.85)
+    return figure(f"saturation with {words}, ratio to without", median(ratios), "", text, at_least=0.85)
 
 
 def ratio_figure(peer: str, rounds: dict[str, list[Saturated]], aim: float, how: str = "") -> Figure:

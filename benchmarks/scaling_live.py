@@ -1,6 +1,6 @@
 """Does a real autoscaled model do what the twin said? llama.cpp on this machine beside `mainspring simulate`.
 
-Run: `make bench-scaling_live` (some 8 minutes). A stack with SmolLM2 is brought up; `mainspring bench` measures its
+Run: `make bench-scaling_live` (some 9 minutes). A stack with SmolLM2 is brought up; `mainspring bench` measures its
 times at two levels; then a trace (quiet, a crowd that one replica can't serve, quiet) is played against the live stack
 and in the twin, with the measured times. Prints a table, and writes the figures to
 `benchmarks/results/scaling_live.json`.
@@ -24,10 +24,13 @@ from typing import Any
 
 from figures import Figure, figure, table, write
 
+from mainspring.cli.client import Client
+
 ROOT = Path(__file__).resolve().parent.parent
 MAINSPRING = Path(sys.executable).with_name("mainspring")
 PROMPT, OUTPUT = 120, 48  # tokens
-QUIET, CROWD = 60.0, 150.0  # seconds
+QUIET, CROWD, AFTER = 60.0, 150.0, 120.0  # seconds
+CALM = 90.0  # seconds after which the measurements before are out of what scaling looks at
 STACK = """\
 mainspring: 1
 stack: live
@@ -71,12 +74,12 @@ class Live:
         return done.stdout
 
     def status(self) -> dict[str, Any]:
-        """The endpoint, as it is now."""
-        found: dict[str, Any] = json.loads(self.run("status", "-o", "json"))["endpoints"][0]
+        """The endpoint, as it is now; asked in this process, since a command takes a core for half a second."""
+        found: dict[str, Any] = Client(self.folder / ".mainspring").get("/v1/status")["endpoints"][0]
         return found
 
     def watch(self, over: threading.Event, began: float) -> None:
-        """Note what answers and what waits, as often as the command line can be asked."""
+        """Note what answers and what waits, twice a second."""
         while not over.is_set():
             now = self.status()
             ready = sum(len(one["replicas"]) for one in now["revisions"])
@@ -87,7 +90,7 @@ class Live:
 def trace(path: Path, crowd: float, seed: int) -> float:
     """Write arrivals: Poisson at a tenth of `crowd` a second, then at `crowd`, then as before; returns its length."""
     rng, at, rows = random.Random(seed), 0.0, []
-    total = 2 * QUIET + CROWD
+    total = QUIET + CROWD + AFTER
     while True:
         rate = crowd if QUIET <= at < QUIET + CROWD else crowd / 10
         at += rng.expovariate(rate)
@@ -127,13 +130,14 @@ def measure(live: Live, seed: int) -> tuple[dict[str, Any], dict[str, Any], dict
         files += ["--bench", name]
     seconds = trace(live.folder / "trace.csv", crowd, seed)
     live.apply("1..2")
+    time.sleep(CALM)
     print(f"  {seconds:.0f} s of the trace against the live stack ...", file=sys.stderr, flush=True)
     over, began = threading.Event(), time.monotonic()
     watcher = threading.Thread(target=live.watch, args=(over, began))
     watcher.start()
     lengths = ["--ignore-eos", "--set", "temperature=0"]
     real = json.loads(live.run("bench", "chat", "--trace", "trace.csv", *lengths, "-o", "json"))
-    time.sleep(max(0.0, seconds + 45 - (time.monotonic() - began)))
+    time.sleep(max(0.0, seconds - (time.monotonic() - began)))
     over.set()
     watcher.join()
     load = live.status()["load_seconds"] or 3.0
@@ -144,7 +148,7 @@ def measure(live: Live, seed: int) -> tuple[dict[str, Any], dict[str, Any], dict
 
 def figures(live: Live, real: dict[str, Any], twin: dict[str, Any], known: dict[str, Any]) -> list[Figure]:
     """Beside each other: when it scaled, how long requests waited, replica-seconds."""
-    length = 2 * QUIET + CROWD
+    length = QUIET + CROWD + AFTER
     up, down = turns([(at, float(ready)) for at, ready, _ in live.seen])
     said = [(float(one["at"]), float(one["want"])) for one in twin["changes"]]
     twin_up, twin_down = turns([(at + (known["load"] if want >= 2 else 0.0), want) for at, want in said])

@@ -195,17 +195,19 @@ class Bench:
     def start_gateways(self) -> None:
         """Mainspring's gateway, one worker: token check, prefix affinity, metrics and the prediction log are on.
 
-        And a second one, `limits`, whose key and tenant have limits of every kind, which nobody reaches.
+        Two more have limits that this load stays a little below: `usual` the three that a tenant mostly has, `limits`
+        eight of every kind, of a key and of its tenant.
         """
         self._start_gateway("gateway", self._site, {}, {})
-        with_limits = Site(self.folder / "limits").__enter__()
-        self.also.append(with_limits)
-        own = [_limit("requests", "min"), _limit("tokens", "min"), _limit("tokens", "day")]
-        key = {"tenant": "acme", "limits": own}
-        tenant = [*own, _limit("at_once", ""), _limit("dollars", "month")]
+        three = [_limit("requests", "min"), _limit("tokens", "min"), _limit("at_once", "")]
+        own = [*three[:2], _limit("tokens", "day")]
+        many = [*own, _limit("at_once", ""), _limit("dollars", "month")]
         prices = {"slot_cores": 0.25, "core_price": 1e-5, "context": 8192}
-        route = {"tenants": {"acme": {"limits": tenant, "share": 2.0}}, **prices}
-        self._start_gateway("limits", with_limits, key, route)
+        for name, of_key, of_tenant in (("usual", [], three), ("limits", own, many)):
+            site = Site(self.folder / name).__enter__()
+            self.also.append(site)
+            route = {"tenants": {"acme": {"limits": of_tenant, "share": 2.0}}, **prices}
+            self._start_gateway(name, site, {"tenant": "acme", "limits": of_key}, route)
 
     def _start_gateway(self, name: str, site: Site, of_key: dict[str, Any], of_route: dict[str, Any]) -> None:
         pepper = secrets.token_bytes(32)
@@ -255,9 +257,12 @@ def _endpoint(model: str, replicas: Sequence[str]) -> dict[str, object]:
             "queue": 4_000, "timeout_s": 600.0, "first_s": 60.0, "idle_s": 60.0}  # fmt: skip
 
 
+_AMOUNTS = {"requests": 2_000_000, "tokens": 2_000_000_000, "at_once": 10_000, "dollars": 10**15}
+
+
 def _limit(what: str, per: str) -> dict[str, object]:
-    """A limit that nobody reaches."""
-    return {"what": what, "amount": 10**15, "per": per}
+    """A limit that is not reached: some twice of what one worker answers in a minute, in a day a thousand times it."""
+    return {"what": what, "amount": _AMOUNTS[what] * (1_000 if per == "day" else 1), "per": per}
 
 
 def versions() -> str:

@@ -201,8 +201,8 @@ def _amount(kind: int, tokens: int, dollars: int) -> int:
 class Account:
     """All that one key's requests to one endpoint are counted in."""
 
-    __slots__ = ("_form", "_poorest", "_rows", "_shown", "_smallest", "accounts", "asks", "context", "counts",
-                 "counts_dollars", "counts_tokens", "key", "own_context", "rate", "route")  # fmt: skip
+    __slots__ = ("_form", "_lefts", "_poorest", "_rows", "_shown", "_smallest", "_told", "accounts", "asks", "context",
+                 "counts", "counts_dollars", "counts_tokens", "key", "own_context", "rate", "route")  # fmt: skip
 
     def __init__(self, accounts: Accounts, key: Key, route: Endpoint, tenant: TenantRoute | None) -> None:
         self.accounts, self.key, self.route = accounts, key, route
@@ -224,7 +224,8 @@ class Account:
         self._poorest = min((purse.limit.amount for purse in self._rows[DOLLARS]), default=0)
         told = [(word, purse) for word in ("requests", "tokens") for purse in _tightest(found, word)]
         self._form = "".join(_form(word, purse.limit.amount) for word, purse in told).encode()
-        self._shown = [(purse, purse.limit.amount, SECONDS[purse.limit.per]) for _, purse in told]
+        self._shown = [(p, p.limit.amount, SECONDS[p.limit.per], p.limit.amount // 1000) for _, p in told]
+        self._tell()
 
     def unsaid(self, likely: int) -> int:
         """Tokens of an answer where the request says none: a quarter of a limit at most, so that others have room too.
@@ -258,27 +259,25 @@ class Account:
 
         Raises `LedgerError` where limits cannot be counted and the endpoint fails closed.
         """
+        low = 0
         ones, of_tokens, of_dollars, at_once = self._rows
         for purse in ones:
-            if purse.left < 1:
-                return self._slowly(tokens, dollars)
+            left = purse.left = purse.left - 1
+            low |= left  # its sign is that of the lowest
         for purse in of_tokens:
-            if purse.left < tokens:
-                return self._slowly(tokens, dollars)
+            left = purse.left = purse.left - tokens
+            low |= left
         for purse in of_dollars:
-            if purse.left < dollars:
-                return self._slowly(tokens, dollars)
+            left = purse.left = purse.left - dollars
+            low |= left
         for purse in at_once:
-            if purse.left < 1:
-                return self._slowly(tokens, dollars)
-        for purse in ones:
-            purse.left -= 1
-        for purse in of_tokens:
-            purse.left -= tokens
-        for purse in of_dollars:
-            purse.left -= dollars
-        for purse in at_once:
-            purse.left -= 1
+            left = purse.left = purse.left - 1
+            low |= left
+        if low < 0:
+            for kind, purses in enumerate(self._rows):
+                for purse in purses:
+                    purse.left += _amount(kind, tokens, dollars)
+            return self._slowly(tokens, dollars)
         return Charge(self.accounts, self._rows, tokens, dollars)
 
     def _slowly(self, tokens: int, dollars: int) -> Charge | Refusal:
@@ -308,15 +307,22 @@ class Account:
     def lines(self) -> bytes:
         """The rate limits as lines of a header, in OpenAI's names; empty where there are none.
 
-        `remaining` is of all workers when this one last asked; the exact figure is nobody's.
+        `remaining` is of all workers when this one last asked, to a thousandth of the limit; the exact figure is
+        nobody's.
         """
+        for (purse, _, _, grain), told in zip(self._shown, self._lefts, strict=True):
+            if not -grain <= purse.left + purse.known - told <= grain:
+                return self._tell()
+        return self._told
+
+    def _tell(self) -> bytes:
         shown: list[int] = []
-        for purse, amount, seconds in self._shown:
-            left = purse.left + purse.known
-            if not 0 <= left <= amount:
-                left = 0 if left < 0 else amount
+        self._lefts = [purse.left + purse.known for purse, *_ in self._shown]
+        for found, (_, amount, seconds, _) in zip(self._lefts, self._shown, strict=True):
+            left = min(max(found, 0), amount)
             shown += (left, -((left - amount) * seconds // (amount or 1)))
-        return self._form % tuple(shown)
+        self._told = self._form % tuple(shown)
+        return self._told
 
 
 def _form(word: str, amount: int) -> str:

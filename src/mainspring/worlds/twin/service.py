@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,14 +36,17 @@ class Service:
 def measured(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Service:
     """From what `mainspring bench -o json` printed, one result or several of different rates.
 
-    The time to the first piece gives `prefill`, the time of each further token `decode`; with several, a line through
-    the latter over the requests in flight gives `crowd`. `InputError` for one that holds no tokens or no streams.
+    The time to the first piece gives `prefill`. The rest of the mean time of a request is its output tokens': with
+    several results, a line through it over the requests in flight gives `crowd`. So a full replica of the twin serves
+    as many a second as the measured one did; a median of the gaps would leave out the stalls while others' prompts
+    are read. `InputError` for one that holds no tokens or no streams.
     """
     points = [_point(result, name) for result, name in zip(results, names, strict=True)]
     if not points:
         raise InputError("no-bench", "no result of a bench was given", "mainspring bench URL -o json > bench.json")
-    prefill = sum(one[0] for one in points) / len(points)
-    flight, token = np.array([one[1] for one in points]), np.array([one[2] for one in points])
+    prefill = sum(one.first / one.prompt for one in points) / len(points)
+    flight = np.array([one.flight for one in points])
+    token = np.array([max(one.mean - one.prompt * prefill, 0.0) / one.output for one in points])
     crowd = 0.0
     if len(points) > 1 and float(np.ptp(flight)) > 0.5:
         crowd = max(0.0, float(np.polyfit(flight, token, 1)[0]))
@@ -53,17 +56,28 @@ def measured(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Serv
     return Service(0.0, prefill, decode, crowd, says)
 
 
-def _point(result: Mapping[str, Any], name: str) -> tuple[float, float, float]:
-    """Seconds a prompt token, requests in flight, seconds an output token."""
+class _Point(NamedTuple):
+    prompt: float  # tokens that were read
+    output: float
+    flight: float  # requests
+    first: float  # seconds to the first piece, median
+    mean: float  # seconds of a request
+
+
+def _point(result: Mapping[str, Any], name: str) -> _Point:
     try:
         tokens, answered = result["tokens"], float(result["answered"])
-        prompt = float(tokens["prompt"] - tokens["cached"]) / answered
-        first = float(result["ttft_service"]["p50"]["value"])
-        token = float(result["tpot"]["p50"]["value"])
-        flight = float(result["answered_per_second"]) * float(result["service"]["mean"])
+        mean = float(result["service"]["mean"])
+        found = _Point(
+            float(tokens["prompt"] - tokens["cached"]) / answered,
+            float(tokens["output"]) / answered,
+            float(result["answered_per_second"]) * mean,
+            float(result["ttft_service"]["p50"]["value"]),
+            mean,
+        )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         hint = "mainspring bench URL -o json > bench.json, against a language model, streamed"
         raise InputError("bad-bench", f"`{name}` holds no times of tokens", hint) from error
-    if not all(math.isfinite(one) and one > 0 for one in (prompt, first, token, flight)):
+    if not all(math.isfinite(one) and one > 0 for one in found):
         raise InputError("bad-bench", f"`{name}` holds a time or a count of `0`", "measure for longer: --for 60s")
-    return first / prompt, flight, token
+    return found
