@@ -10,7 +10,7 @@ UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test test-kills test-chat lint clean setup lock docs bench-gateway bench-forecast bench-scaling coefficients
+.PHONY: help demo demo-chat test test-kills test-chat test-rollouts lint clean setup lock docs bench-gateway bench-forecast bench-scaling coefficients
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
@@ -18,6 +18,7 @@ help:  ## say what there is
 	@echo "make test        all tests but test-kills"
 	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
 	@echo "make test-chat   the chat demo from beginning to end"
+	@echo "make test-rollouts  versions that misbehave, kills, full pools: rollouts with real processes (MAINSPRING_SEED=N)"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
 	@echo "make bench-scaling TRACES=FILES  the autoscaler beside HPA, KEDA and Knative, in the twin"
@@ -52,10 +53,14 @@ test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest -x -q -m "not engine" $(ARGS)
 
 test-kills: $(STAMP)  ## kill -9 of everything, with real processes: under 3 minutes
-	@$(BIN)/python -m pytest -x -q -m engine tests/engine --ignore=tests/engine/test_chat.py $(ARGS)
+	@$(BIN)/python -m pytest -x -q -m engine tests/engine --ignore=tests/engine/test_chat.py \
+	  --ignore-glob='*/test_rollouts*' $(ARGS)
 
 test-chat: $(STAMP)  ## the chat demo from beginning to end: some 5 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_chat.py $(ARGS)
+
+test-rollouts: $(STAMP)  ## rollouts with real processes under real traffic: some 6 minutes
+	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_rollouts*.py $(ARGS)
 
 lint: $(STAMP)  ## style, types, layers
 	$(BIN)/ruff check .

@@ -29,8 +29,9 @@ import pandas as pd
 from figures import Figure, figure, write
 
 from mainspring.decide import drift, gate, reference
+from mainspring.decide.arms import Arms, Counts
 from mainspring.decide.retrain import Situation, retrain
-from mainspring.decide.rollout import Bounds, Evidence, judge_stage
+from mainspring.decide.rollout import Evidence, Looked, Terms, judge
 from mainspring.loop.readings import Drift, FeatureDrift
 from mainspring.loop.snapshot import DayLoss
 from mainspring.stack.monitoring import DriftSpec
@@ -174,16 +175,26 @@ def passes(data: Data, policy: Policy, candidate: Floats, champion: Floats, now:
 
 def given_up(data: Data, policy: Policy, candidate: Floats, champion: Floats, began: float) -> float | None:
     """When the rollout is aborted by its paired rows (`decide/rollout.py`), or None: looked at each midnight."""
+    terms = Terms(errors=(), margin=policy.margin or 0.005)
+    stage = Looked("mirror", 1.0, elapsed=0.0, length=1e9)
     for day in range(1, int(policy.mirror + policy.canary) + 1):
         now = began + day * DAY
         rows = data.rows(began, min(now - policy.lag * DAY, began + policy.mirror * DAY))
         if rows.stop > rows.start:
             pairs = tuple((d.rows, d.candidate - d.champion) for d in losses(data, rows, candidate, champion))
-            bounds = Bounds(None, None, policy.margin or 0.005, 0.95)
-            seen = Evidence(rows.stop - rows.start, days=pairs)
-            if judge_stage(bounds, seen, elapsed=0, length=1e9).kind == "abort":
+            mirrored = Arms(mirrored=Counts(rows.stop - rows.start))
+            seen = Evidence(mirrored, days=pairs, differences=differences(data, rows, candidate, champion))
+            if judge(terms, seen, stage).kind == "abort":
                 return now
     return None
+
+
+def differences(data: Data, rows: slice, candidate: Floats, champion: Floats) -> tuple[tuple[float, int], ...]:
+    """Each row's loss difference to 1/1000, and how many have it: as the prediction log tells them."""
+    late = data.late[rows]
+    each = np.round(((candidate[rows] - late) ** 2 - (champion[rows] - late) ** 2) * 1000.0).astype(int)
+    found, counts = np.unique(each, return_counts=True)
+    return tuple((int(value) / 1000.0, int(n)) for value, n in zip(found, counts, strict=True))
 
 
 @dataclass

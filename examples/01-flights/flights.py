@@ -103,7 +103,7 @@ _PLACES = np.array([65536, 256, 1], dtype=np.float32)
 
 def _letters(texts: np.ndarray) -> np.ndarray:
     """Number codes of up to three letters in alphabetical order, known or not; a missing one is NaN."""
-    known = [text if isinstance(text, str) else "" for text in texts.tolist()]
+    known = [text.encode("ascii", "replace") if isinstance(text, str) else b"" for text in texts.tolist()]
     letters = np.array(known, dtype="S3").view(np.uint8).reshape(-1, 3)
     numbers = letters.astype(np.float32) @ _PLACES  # below 2**24: exact
     return np.where(numbers > 0, numbers, np.nan)

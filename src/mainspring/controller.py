@@ -307,7 +307,9 @@ class Controller:
         if verb not in VERBS:
             known = ", ".join(f"`{v}`" for v in VERBS)
             raise InputError("unknown-verb", f"`{verb}` is nothing to ask for; there are: {known}", "mainspring --help")
-        told = self._change(by, verb, target, " ".join(f"{k}={args[k]}" for k in ("version", "to") if k in args))
+        told = self._change(
+            by, verb, target, " ".join(f"{k}={args[k]}" for k in ("version", "to", "stage", "why") if k in args)
+        )
         request = Request(told.id, verb, target, self.event_time(), by.who, args)
         with recorded(self.parts.store, told, answered=True):
             self.parts.store.ask(request)

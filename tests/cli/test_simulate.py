@@ -97,9 +97,8 @@ def test_a_trace(tmp_path) -> None:
 
 def test_calibrated(tmp_path) -> None:
     """What a bench measured takes the place of the assumption."""
-    result = {"answered": 10, "answered_per_second": 1.0, "tokens": {"prompt": 1000, "cached": 0},
-              "ttft_service": {"p50": {"value": 0.1}}, "tpot": {"p50": {"value": 0.03}},
-              "service": {"mean": 1.0}}  # fmt: skip
+    result = {"answered": 10, "answered_per_second": 1.0, "tokens": {"prompt": 1000, "cached": 0, "output": 300},
+              "ttft_service": {"p50": {"value": 0.1}}, "service": {"mean": 1.0}}  # fmt: skip
     (tmp_path / "b.json").write_text(json.dumps(result))
     got = asked(tmp_path, *HOUR, "--bench", str(tmp_path / "b.json"))
     assert "measured (b.json): 1,000 prompt tokens/s, 30 ms a token" in " ".join(got.stdout.split())

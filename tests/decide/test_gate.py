@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.decide.gate import judge, paired_difference, unsupported
-from mainspring.loop.snapshot import CheckNumbers, DayLoss, GateNumbers, GroupNumbers
+from mainspring.decide.gate import judge, paired_difference
+from mainspring.loop.snapshot import CheckNumbers, DayLoss, GateNumbers
 from mainspring.stack.pipelines import Gates
 
 
@@ -34,6 +34,20 @@ def test_hand_example() -> None:
     # Of 27 equally likely draws 4 have a sum of 2 or 3, so the quantile at 95 % is a sum of 2: 2 / 300.
     assert high == pytest.approx(2 / 300)
     assert low == pytest.approx(-2 / 300)
+
+
+def test_by_single_rows() -> None:
+    """By rows the standard error is of the rows' differences; without them days are resampled, and that is said."""
+    days = tuple(DayLoss(day, 100, 16.5, 16.0, 4.0) for day in range(4))
+    numbers = GateNumbers(400, days, auc=0.7, champion_auc=0.69, latency_p95=0.002, champion="3")
+    (item,) = judge(_gates(brier={"no_worse_by": 0.02, "by": "row"}), numbers).items
+    # Mean 0.005; of the squares 0.04 a row: a standard deviation of 0.2, so 0.01 of the mean of 400, times 1.649.
+    assert item.numbers["high"] == pytest.approx(0.005 + 1.649 * 0.01, abs=1e-4)
+    assert not item.passed
+    assert judge(_gates(brier={"no_worse_by": 0.022, "by": "row"}), numbers).passed
+    assert judge(_gates(brier={"no_worse_by": 0.006}), numbers).passed  # days that are all alike leave no doubt
+    unknown = replace(numbers, days=tuple(replace(d, squares=math.nan) for d in days))
+    assert "whole days were resampled" in judge(_gates(brier={"no_worse_by": 0.02, "by": "row"}), unknown).message
 
 
 def test_better_passes_and_worse_is_refused() -> None:
@@ -80,24 +94,36 @@ def test_unknown_is_refused() -> None:
     assert [item.passed for item in judge(gates, numbers).items] == [False] * 4
 
 
-def test_groups_and_checks() -> None:
-    """Groups with enough rows may differ by so much; the user's check speaks for itself."""
-    told = tuple(GroupNumbers("sides", g, n, v) for g, n, v in (("a", 300, 0.1), ("b", 300, 0.25), ("c", 10, 0.9)))
-    numbers = replace(_numbers([0.0] * 5), groups=told, checks=(CheckNumbers("mine", True, "fine"),))
-    groups = {"sides": {"column": "side", "differ_at_most": 0.2}}
-    verdict = judge(_gates(groups=groups, checks={"mine": {"run": "m:f"}}), numbers)
-    assert verdict.passed
-    assert "from 0.1000 (`a`) to 0.2500 (`b`), 0.1500 apart (allowed 0.2)" in verdict.message
-    groups["sides"]["differ_at_most"] = 0.1
-    assert not judge(_gates(groups=groups), numbers).passed
+def test_checks() -> None:
+    """The user's check speaks for itself."""
+    told = CheckNumbers("mine", True, "fine")
+    numbers = replace(_numbers([0.0] * 5), checks=(told,))
+    assert judge(_gates(checks={"mine": {"run": "m:f"}}), numbers).message == "Check `mine`: fine: passed"
+    failed = replace(numbers, checks=(replace(told, passed=False, message="odd"),))
+    assert not judge(_gates(checks={"mine": {"run": "m:f"}}), failed).passed
 
 
-def test_auc_no_worse_by_is_told_to_be_unsupported() -> None:
-    """What cannot be judged honestly is named, and refused if it is asked for all the same."""
-    gates = _gates(auc={"no_worse_by": 0.1})
-    assert unsupported(gates)[0][0] == "auc.no_worse_by"
+def test_auc_no_worse_by() -> None:
+    """The difference less Student's t times its standard error must be above the margin, by days or by rows."""
+    numbers = replace(_numbers([0.0] * 14), auc=0.70, champion_auc=0.71, auc_errors=(0.010, 0.005))
+    gates = _gates(auc={"no_worse_by": 0.03})
+    (item,) = judge(gates, numbers).items
+    assert item.passed
+    # t of 13 degrees of freedom at 95 % is 1.771: -0.01 - 0.0177 = -0.0277.
+    assert item.numbers["low"] == pytest.approx(-0.01 - 1.771 * 0.010, abs=1e-5)
+    assert "difference −0.0100, 95% sure it is no worse than −0.0277 (allowed −0.0300)" in item.message
+    assert not judge(_gates(auc={"no_worse_by": 0.02}), numbers).passed
+    assert judge(_gates(auc={"no_worse_by": 0.02, "by": "row"}), numbers).passed
+    assert judge(gates, replace(numbers, champion="")).passed
+    assert not judge(gates, replace(numbers, auc_errors=(math.nan, math.nan))).passed
+
+
+def test_memory_of_a_replica() -> None:
+    """The bytes that a real replica held decide; nobody having looked is refused."""
+    gates = _gates(memory={"at_most": "200MB"})
+    assert judge(gates, replace(_numbers([0.0] * 5), memory=1.5e8)).passed
+    assert not judge(gates, replace(_numbers([0.0] * 5), memory=2.5e8)).passed
     assert not judge(gates, _numbers([0.0] * 5)).passed
-    assert unsupported(_gates(**BRIER)) == ()
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=30), st.floats(0, 0.1), st.integers(0, 5))

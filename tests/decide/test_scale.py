@@ -239,6 +239,18 @@ def test_schedule_and_budget() -> None:
     assert scale(replace(asked, least=0, ceiling=0), None, 5, 0, Scaling(want=5), 5.0, nine).want == 0
 
 
+def test_room_is_a_ceiling_too() -> None:
+    """No more than fits beside others and their rollouts, and it says so; the lower of both ceilings holds."""
+    asked = Rules(1, 8, 4, room=2)
+    many = load(5.0, waiting=90, running=8, rate=9.0, slow=9.0, seconds=4.0)
+    crowded = scale(asked, many, 2, 0, Scaling(want=2), 5.0, 0.0)
+    assert crowded.want == 2
+    assert "the room allows no more than 2" in crowded.why
+    poor = scale(replace(asked, ceiling=1, room=3), load(5.0, waiting=90), 2, 0, Scaling(want=2), 5.0, 0.0)
+    assert (poor.want, "the budget allows no more than 1" in poor.why) == (1, True)
+    assert scale(replace(asked, room=0), None, 2, 0, Scaling(want=2), 5.0, 0.0).want == 1
+
+
 def test_the_hour_of_the_week_is_held_ready() -> None:
     """What the same hour of an earlier week asked for is there before the hour begins; not without `forecast`."""
     hour = WALL // 3600 * 3600

@@ -116,6 +116,17 @@ def test_features_take_a_request_as_a_table_row() -> None:
     assert made["dest"].notna().sum() == len(rows) - 1
 
 
+def test_features_take_any_text() -> None:
+    """A code that is not ASCII, or longer than codes are, is an unknown one, and no request fails for it."""
+    rows = steps.ingest(_flights(), _weather(), PLANES)[steps.FIELDS]
+    for text in ("\N{SNOWMAN}", "never seen", ""):
+        made = steps.features(rows.assign(carrier=text))
+        assert len(made) == len(rows)
+    pd.testing.assert_frame_equal(
+        steps.features(rows.assign(carrier="abcd")), steps.features(rows.assign(carrier="abc"))
+    )
+
+
 def test_features_read_clocks_as_minutes() -> None:
     """15:45, written 1545, is minute 945."""
     rows = _rows().assign(sched_dep_time=1545)

@@ -42,6 +42,21 @@ def test_growing_canary_keeps_its_requests(share: int, u: float) -> None:
         assert pick.revision(u, np.array([larger, 10_000 - larger])) == 0
 
 
+@given(st.integers(0, 3_333), st.integers(0, 10_000), st.floats(0, 1, exclude_max=True), st.booleans())
+def test_whoever_has_the_candidate_keeps_it(share: int, later: int, u: float, fresh: bool) -> None:
+    """The old version, a fresh control of it, the candidate: in this order a share that grows only gains users.
+
+    Also when the control goes, as it does at a share that leaves it no room.
+    """
+    control = share if fresh else 0
+    before = np.array([10_000 - share - control, control, share])
+    grown = max(share, later)
+    beside = grown if fresh and 3 * grown <= 10_000 else 0
+    after = np.array([10_000 - grown - beside, beside, grown])
+    if pick.revision(u, before) == 2:
+        assert pick.revision(u, after) == 2
+
+
 def test_mirror_share() -> None:
     """None at 0, all at 10,000, and the share between."""
     us = [(i + 0.5) / 1000 for i in range(1000)]

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
-from mainspring.decide.routes import EndpointRoutes, RevisionRoute
-from mainspring.gateway.routing import Asked, Beliefs, Revision, Sessions, Traffic
+from mainspring.decide.routes import EndpointRoutes, RevisionRoute, RouteTable
+from mainspring.gateway.routing import Asked, Beliefs, Endpoint, Revision, Sessions, Traffic, chance
 from mainspring.gateway.upstream import Upstream
 from mainspring.testing.serving import Process, Reply, Site, call
 from mainspring.testing.streaming import chat
@@ -103,6 +104,101 @@ def test_split_by_user(town: Town) -> None:
         got = {f"user-{i}": version(f"user-{i}") for i in range(60)}
         assert 15 <= Counter(got.values())["chat-1"] <= 45
         assert all(version(name) == got[name] for name in list(got)[:10])
+
+
+def test_a_user_keeps_the_candidate_while_its_share_grows(town: Town) -> None:
+    """With a fresh control and without, in a canary and in a wave: whoever has had the new version stays with it."""
+    old, fresh, new, _ = town.fakes
+    users = [f"user-{i}" for i in range(60)]
+    had: set[str] = set()
+    for share, control in ((500, 500), (3_000, 3_000), (3_000, 0), (6_000, 0), (10_000, 0)):
+        rows: list[Row] = [("chat-1", 10_000 - share - control, [old]), ("chat-1.fresh", control, [fresh])]
+        town.route([], [*rows, ("chat-2", share, [new])], split="user")
+        named = {user: town.ask(body={"user": user}).headers["x-mainspring-revision"] for user in users}
+        has = {user for user, revision in named.items() if revision == "chat-2"}
+        assert had <= has, share
+        assert abs(len(has) - 60 * share / 10_000) < 15
+        had = has
+    assert had == set(users)
+
+
+def test_each_rollout_draws_its_own_users(town: Town) -> None:
+    """Who had the last candidate is no likelier to get the next one; while one is rolled out nobody is drawn anew."""
+    users = [f"user-{i}" for i in range(60)]
+
+    def drawn(candidate: str) -> set[str]:
+        rows: list[Row] = [("chat-1", 5_000, [town.fakes[0]]), (candidate, 5_000, [town.fakes[1]])]
+        town.route([], rows, split="user", draw=candidate)
+        named = {user: town.ask(body={"user": user}).headers["x-mainspring-revision"] for user in users}
+        return {user for user, revision in named.items() if revision == candidate}
+
+    first, second = drawn("chat-2"), drawn("chat-3")
+    assert drawn("chat-2") == first
+    assert 5 < len(first & second) < 25, "a quarter of them, by chance"
+    names = [str(i) for i in range(20_000)]
+    twice = sum(chance("chat", one, draw="chat-2") < 0.05 > chance("chat", one, draw="chat-3") for one in names)
+    assert 25 <= twice <= 80, "400 by 400 of 20,000 by chance are 50"
+    assert chance("chat", "ada", draw="") == chance("chat", "ada")
+
+
+def test_a_canary_in_one_region(town: Town) -> None:
+    """Only requests of its region see it; those that name another, or none, never do."""
+    old, new = town.fakes[0], town.fakes[1]
+    regions = {fake.address: "us" for fake in town.fakes}
+    near = {"us": ["us", "eu"], "eu": ["eu", "us"]}
+    rows: list[Row] = [("chat-1", 10_000, [old]), ("chat-2", 0, [new])]
+    regional = {"chat-1": {"us": 4_000}, "chat-2": {"us": 6_000}}
+    town.route([], rows, regions=regions, near=near, home="eu", regional=regional)
+
+    def share(**headers: Any) -> float:
+        asked = [town.ask(**headers).headers["x-mainspring-revision"] for _ in range(50)]
+        return sum(one == "chat-2" for one in asked) / 50
+
+    assert 0.3 < share(x_mainspring_region="us") < 0.9
+    assert share(x_mainspring_region="eu") == 0.0
+    assert share(x_mainspring_region="mars") == 0.0
+    assert share() == 0.0
+    town.route([], rows, regions=regions, near=near, home="us", regional=regional)
+    assert share() > 0.3  # whoever says nothing is at home
+    town.route([], [("chat-1", 0, [old]), ("chat-2", 10_000, [new])], regions=regions, near=near, home="us")
+    assert share() == 1.0
+
+
+def test_a_region_that_nobody_knows_changes_nothing() -> None:
+    """Weights of a region that is not in the table of regions are left aside; an old table has none."""
+    old = RevisionRoute("chat-1", "1", 10_000, (), regional={"mars": 0})
+    new = RevisionRoute("chat-2", "2", 0, (), regional={"mars": 10_000})
+    assert (old.weight_in("mars"), old.weight_in("us"), new.takes) == (0, 10_000, True)
+    routes = EndpointRoutes((old, new), mirror="chat-2", mirror_share=10_000, mirror_region="mars")
+    made = [Revision(one, [], routes, Beliefs()) for one in routes.revisions]
+    for numbers, name in (({"us": 0}, "chat-1"), ({"us": 0, "mars": 1}, "chat-2")):
+        endpoint = Endpoint("chat", routes, made, Traffic(), numbers)
+        chosen = endpoint.choose(0.5, 1)
+        assert chosen is not None
+        assert chosen.name == name
+        assert endpoint.mirror("id", "chat-1", 1) == ("chat-2" if "mars" in numbers else "")
+        assert endpoint.mirror("id", "chat-1", 0) == ""
+    plain = {"epoch": 1, "endpoints": {"chat": {"revisions": [
+        {"name": "chat-1", "version": "1", "weight": 10_000, "replicas": []}]}}}  # fmt: skip
+    table = msgspec.convert(plain, RouteTable)
+    assert table.endpoints["chat"].revisions[0].weight_in("us") == 10_000
+
+
+def test_one_version_twice() -> None:
+    """A request for a version goes to the revision of it that has a replica, else to the first."""
+    made_of = [("m-1", "1", 0, ()), ("m-1.2", "1", 10_000, ("h:1",)), ("m-2", "2", 0, ())]
+    rows = tuple(RevisionRoute(*one) for one in made_of)
+    routes = EndpointRoutes(rows)
+    made = [Revision(one, [Upstream(at, lambda: None) for at in one.replicas], routes, Beliefs()) for one in rows]
+    endpoint = Endpoint("m", routes, made, Traffic())
+    assert [endpoint.of_version(version) for version in ("1", "2", "3")] == ["m-1.2", "m-2", ""]
+
+
+def test_slots_of_its_own() -> None:
+    """A revision whose replicas have other slots than the endpoint's takes as many requests as they can."""
+    routes = EndpointRoutes((RevisionRoute("chat-1.2", "1", 10_000, ("h:1",), slots=2),), slots=8)
+    revision = Revision(routes.revisions[0], [Upstream("h:1", lambda: None)], routes, Beliefs())
+    assert revision.free(time.monotonic()) == 2
 
 
 def test_split_by_id(town: Town) -> None:

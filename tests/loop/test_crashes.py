@@ -9,15 +9,17 @@ import pytest
 
 from mainspring.loop.plan import Plan
 from mainspring.testing.virtual import VirtualLoop
+from mainspring.worlds.twin.beliefs import Beliefs
 from tests.loop.stacks import MARCH, flights
 
 DAYS = 35
+FEW = Beliefs(requests_per_day=200)  # as many moments to die in, in half the time
 
 
 @pytest.fixture(scope="module")
 def undisturbed() -> VirtualLoop:
     """Five weeks without a crash: a first version, retraining, a rollout through all stages."""
-    loop = VirtualLoop(flights(), MARCH).run(days=DAYS)
+    loop = VirtualLoop(flights(), MARCH, beliefs=FEW).run(days=DAYS)
     assert "promoted" in [kind for _, kind in loop.story()["rollouts"]]
     return loop
 
@@ -27,7 +29,7 @@ def test_controller_killed_at_every_effect(undisturbed: VirtualLoop) -> None:
     wanted, points = undisturbed.story(), undisturbed.points.passed
     assert points > 60
     for point in range(1, points + 1):
-        loop = VirtualLoop(flights(), MARCH, die_at=frozenset({point})).run(days=DAYS)
+        loop = VirtualLoop(flights(), MARCH, beliefs=FEW, die_at=frozenset({point})).run(days=DAYS)
         assert loop.deaths == 1, f"point {point}"
         assert loop.story() == wanted, f"killed at point {point} of {points}"
 
@@ -39,7 +41,7 @@ def test_controller_killed_again_and_again(undisturbed: VirtualLoop) -> None:
     random_points = random.Random(seed)
     for _ in range(20):
         die_at = frozenset(random_points.sample(range(1, undisturbed.points.passed * 2), 25))
-        loop = VirtualLoop(flights(), MARCH, die_at=die_at).run(days=DAYS)
+        loop = VirtualLoop(flights(), MARCH, beliefs=FEW, die_at=die_at).run(days=DAYS)
         assert loop.deaths > 5
         assert loop.story() == undisturbed.story(), f"die_at={sorted(die_at)}"
 
@@ -53,7 +55,7 @@ def test_process_killed_whenever_it_is_there(undisturbed: VirtualLoop, victim: s
         if any(p.name == victim and p.state in ("starting", "ready") for p in loop.world.observe().processes):
             lives.append(loop.cycles)
 
-    VirtualLoop(flights(), MARCH, each=count).run(days=DAYS)
+    VirtualLoop(flights(), MARCH, beliefs=FEW, each=count).run(days=DAYS)
     assert lives
     for moment in lives[:: max(1, len(lives) // 12)]:
 
@@ -61,5 +63,5 @@ def test_process_killed_whenever_it_is_there(undisturbed: VirtualLoop, victim: s
             if loop.cycles == moment:
                 loop.world.crash(victim)
 
-        loop = VirtualLoop(flights(), MARCH, each=kill).run(days=DAYS)
+        loop = VirtualLoop(flights(), MARCH, beliefs=FEW, each=kill).run(days=DAYS)
         assert loop.story() == undisturbed.story(), f"{victim} killed in cycle {moment}"

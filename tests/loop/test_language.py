@@ -8,7 +8,7 @@ import pytest
 
 from mainspring.decide.routes import EndpointRoutes
 from mainspring.loop.plan import Plan, StopProcess
-from mainspring.loop.serve import replicas
+from mainspring.loop.room import replicas
 from mainspring.loop.snapshot import VersionSeen
 from mainspring.stack.model import Stack
 from mainspring.testing.virtual import VirtualLoop
@@ -68,8 +68,10 @@ def test_regions_are_dealt_out_and_told_nearest_first() -> None:
 
 
 @pytest.mark.parametrize("deaths", [(), (3,), (5, 9), (7, 8, 11, 14)])
-def test_changed_settings_are_taken_up_one_replica_at_a_time(deaths: tuple[int, ...]) -> None:
-    """A replica is stopped only when nobody is routed to it, and the other answers meanwhile, whatever dies."""
+def test_a_changed_timeout_is_taken_up_one_replica_at_a_time(deaths: tuple[int, ...]) -> None:
+    """It is no part of what is rolled out: replicas start again. Each is stopped only when nobody is routed to it, and
+    the other answers meanwhile, whatever dies.
+    """
     loop = living(chat(slots=2)).run()
     before = {p.name: p.generation for p in loop.world.observe().processes if p.kind == "replica"}
 
@@ -80,9 +82,9 @@ def test_changed_settings_are_taken_up_one_replica_at_a_time(deaths: tuple[int, 
             if isinstance(step.action, StopProcess) and step.action.name.startswith("chat-"):
                 seen = next(p for p in at.world.observe().processes if p.name == step.action.name)
                 assert seen.address not in routed
-                assert step.action.grace == 600
+                assert step.action.grace == 540
 
-    loop.stack, loop.each = chat(slots=8), check
+    loop.stack, loop.each = chat(slots=2, timeout="9m"), check
     loop.points.chosen = frozenset(loop.points.passed + n for n in deaths)
     loop.run()
     after = {p.name: p.generation for p in loop.world.observe().processes if p.kind == "replica"}

@@ -7,7 +7,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from mainspring.decide.rollout import Bounds, Evidence, judge_stage
+from mainspring.decide.arms import Arms, Counts, Slice
+from mainspring.decide.rollout import Bound, Evidence, Looked, Terms, judge
 from mainspring.loop.plan import Plan, RegisterVersion, StartReplica, Step
 from mainspring.loop.ports import Accepted, Refused
 from mainspring.monitoring.predictions import PredictionStore
@@ -113,7 +114,7 @@ def test_two_endpoints_of_one_model_end_their_rollout_together() -> None:
     loop.each = weights
     loop.run(days=2)
     assert loop.story()["aliases"]["delay"]["champion"] == "1"
-    assert loop.story()["routes"]["other"] == [("1", 9_000), ("5", 1_000)]
+    assert loop.story()["routes"]["other"] == [("1", 8_000), ("1", 1_000), ("5", 1_000)]  # one of them fresh
     loop.run(days=3)
     assert loop.story()["aliases"]["delay"]["champion"] == "5"
     assert not loop.store.load()[1].rollouts
@@ -206,7 +207,7 @@ def test_a_share_too_small_for_the_table_is_its_smallest() -> None:
     """`canary: 0.001%` is one part of 10,000, and the stage begins."""
     rollout = [{"canary": "0.001%", "for": "1d"}, {"all": "100%"}]
     loop = named(VirtualLoop(flights(rollout=rollout), MARCH).run(days=0.1)).run(days=0.2)
-    assert loop.story()["routes"]["delay"] == [("1", 9_999), ("5", 1)]
+    assert loop.story()["routes"]["delay"] == [("1", 9_998), ("1", 1), ("5", 1)]
 
 
 def test_no_restarts_at_all_is_a_limit_too() -> None:
@@ -217,8 +218,9 @@ def test_no_restarts_at_all_is_a_limit_too() -> None:
 
 def test_bounds_at_the_ends_raise_nothing() -> None:
     """`errors: 100%` and `0%` are bounds like others."""
+    evidence = Evidence(Arms((Slice(0, 0, Counts(100, 100), Counts(100)),)))
     for errors in (0.0, 1.0):
-        verdict = judge_stage(Bounds(errors, 1.0, 0.005, 0.95), Evidence(100, 100, 0, 0), elapsed=1.0, length=1.0)
+        verdict = judge(Terms(errors=(Bound(errors),)), evidence, Looked("canary", 0.5, elapsed=1.0, length=1.0))
         assert verdict.kind == ("abort" if errors == 0.0 else "advance")
 
 

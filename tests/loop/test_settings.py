@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mainspring.loop.memory import from_json, to_json
+from mainspring.loop.plan import Plan
 from mainspring.stack.model import Stack
 from mainspring.testing.virtual import VirtualLoop
 from mainspring.worlds.twin.beliefs import Beliefs
@@ -73,16 +74,35 @@ def test_what_is_no_part_of_a_version_makes_none() -> None:
 
 
 def test_settings_that_change_while_a_run_is_under_way_come_after_it() -> None:
-    """The second change waits for the first, and both are made, in order."""
+    """The second change waits for the run of the first; then both are made, in order."""
+    loop = VirtualLoop(chat(), MARCH).run(days=1)
+    waited = []
+
+    def change(loop: VirtualLoop, plan: Plan) -> None:
+        if "assistant-2" in loop.world.runs and runs(loop) == ["first version", "settings changed"]:
+            loop.stack = chat(settings={"temperature": 0.1})
+            waited.extend(w.why for w in plan.waiting if "its settings changed" in w.why)
+
+    loop.each = change
+    loop.stack = chat(settings={"temperature": 0.2})
+    loop.run(days=1)
+    assert any("assistant-2 is under way" in why for why in waited)
+    assert runs(loop) == ["first version", "settings changed", "settings changed"]
+    assert loop.story()["aliases"]["assistant"]["champion"] == "3"
+
+
+def test_settings_that_change_while_a_version_is_rolled_out_overtake_it() -> None:
+    """Nobody waits for a rollout that the file does not ask for any more: the newer version takes its place."""
     loop = VirtualLoop(chat(), MARCH).run(days=1)
     loop.stack = chat(settings={"temperature": 0.2})
     loop.run()
+    assert loop.store.load()[1].rollouts["chat"].candidate == "2"
     loop.stack = chat(settings={"temperature": 0.1})
     loop.run()
-    assert any("its settings changed" in w.why for w in loop.store.waiting())
+    assert loop.store.load()[1].rollouts["chat"].candidate == "3"
     loop.run(days=1)
     assert runs(loop) == ["first version", "settings changed", "settings changed"]
-    assert loop.story()["aliases"]["assistant"]["champion"] == "3"
+    assert loop.story()["aliases"]["assistant"] == {"champion": "3", "previous": "1"}
 
 
 def test_back_to_the_champions_own_settings_makes_nothing() -> None:

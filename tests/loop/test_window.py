@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mainspring.loop import window
-from mainspring.loop.memory import Memory, ModelMemory, RolloutMemory, StagePinned
-from mainspring.loop.readings import DriftQuery, PairsQuery, QualityQuery, TrafficQuery
+from mainspring.loop.memory import Memory, ModelMemory, RolloutMemory, Scope, StagePinned
+from mainspring.loop.readings import ArmsQuery, DriftQuery, PairsQuery, QualityQuery
 from mainspring.loop.snapshot import Desired, Now, Observed
 from mainspring.stack.model import Stack
 
@@ -67,18 +67,81 @@ def test_looks_are_taken_in_order() -> None:
     assert window.due(MEMORY, DESIRED, at(13 * DAY)) is None
 
 
+def arms(found: tuple[object, ...]) -> list[ArmsQuery]:
+    """Of some queries those about both arms, oldest scope first."""
+    return [query for query in found if isinstance(query, ArmsQuery)]
+
+
 def test_mirror_stage() -> None:
     """While mirrored: the candidate's unseen answers, and pairs since the mirror began."""
     found = wanted(replace(MEMORY, rollouts={"delay": ROLLOUT}), 8 * DAY)
-    assert TrafficQuery("delay", "delay-2", "mirror", 100.0, 8 * DAY) in found
+    (query,) = arms(found)
+    assert (query.candidate, query.control, query.fresh) == ("delay-2", ("delay-1", "delay-1.fresh"), "")
+    assert (query.since, query.until, query.mirror_since) == (100.0, 8 * DAY, 100.0)
     assert PairsQuery("delay", "delay-2", "delay-1", 100.0, 8 * DAY) in found
+
+
+def test_copies_are_compared_with_the_same_requests() -> None:
+    """Which requests were copied is said, from the first mirror stage on, though users saw the candidate before it."""
+    mirrors = ((200.0, 0.5, "us"), (300.0, 0.0, ""), (400.0, 1.0, ""))
+    stages = (StagePinned("canary", 0.1, 7200.0), StagePinned("mirror", 1.0, DAY), StagePinned("all", 1.0, 0.0))
+    rollout = replace(
+        ROLLOUT, stages=stages, stage=1, live_since=50.0, mirror_since=200.0, mirrors=mirrors,
+        scopes=(Scope(50.0, "eu"), Scope(90.0)),
+    )  # fmt: skip
+    first, last = arms(window.rollout_queries(rollout, 9500.0))
+    assert (first.mirror_since, first.mirrors) == (None, ())
+    assert (last.since, last.mirror_since, last.mirrors, last.width, last.mirror_width) == (90, 200, mirrors, 10, 120)
+    assert [last.copied(at) for at in range(3)] == [(0.0, ""), (0.0, ""), (1.0, "")]
+    alike = replace(last, mirror_width=50.0)
+    assert [alike.copied(at) for at in range(5)] == [(0.5, "us"), (0.5, "us"), (0.0, ""), (0.0, ""), (1.0, "")]
+    (unseen,) = arms(window.rollout_queries(replace(rollout, live_since=None, scopes=(), stage=0), 9500.0))
+    assert (unseen.since, unseen.width) == (200.0, 120.0)
 
 
 def test_canary_stage() -> None:
-    """As a canary: the candidate's live answers since the stage began; pairs still, as outcomes come late."""
-    rollout = replace(ROLLOUT, stage=1, stage_began=3 * DAY)
+    """As a canary: both arms since the first user saw the candidate; pairs still, as outcomes come late."""
+    rollout = replace(ROLLOUT, stage=1, stage_began=3 * DAY, live_since=3 * DAY, scopes=(Scope(3 * DAY),))
     found = wanted(replace(MEMORY, rollouts={"delay": rollout}), 8 * DAY)
-    assert TrafficQuery("delay", "delay-2", "live", 3 * DAY, 8 * DAY) in found
+    (query,) = arms(found)
+    assert (query.since, query.until, query.stage_since, query.mirror_since) == (3 * DAY, 8 * DAY, 3 * DAY, 100.0)
     assert PairsQuery("delay", "delay-2", "delay-1", 100.0, 8 * DAY) in found
     alone = replace(rollout, mirror_since=None)
     assert not any(isinstance(q, PairsQuery) for q in wanted(replace(MEMORY, rollouts={"delay": alone}), 8 * DAY))
+
+
+def test_scopes_are_asked_for_one_by_one() -> None:
+    """A canary in one region with fresh control, then waves in all: a query each, with its own shares and warm-ups."""
+    rollout = replace(
+        ROLLOUT,
+        stages=(StagePinned("canary", 0.05, 7200.0, region="us"), StagePinned("waves", 1.0, 3600.0, step=1)),
+        stage=1,
+        stage_began=9000.0,
+        live_since=1000.0,
+        mirror_since=None,
+        scopes=(Scope(1000.0, "us", fresh=True), Scope(9000.0)),
+        shares=((1000.0, 0.05), (8000.0, 0.0), (9000.0, 0.25)),
+        skip=((1000.0, 1030.0), (9000.0, 9030.0)),
+    )
+    first, second = arms(window.rollout_queries(rollout, 9500.0))
+    assert (first.since, first.until, first.region, first.fresh) == (1000.0, 9000.0, "us", "delay-1.fresh")
+    assert first.shares == ((1000.0, 0.05), (8000.0, 0.0))
+    assert first.skip == ((1000.0, 1030.0),)
+    assert (second.since, second.until, second.region, second.fresh) == (9000.0, 9500.0, "", "")
+    assert second.shares == ((9000.0, 0.25),)
+    assert second.skip == ((9000.0, 9030.0),)
+    assert first.width == second.width == 10.0
+
+
+def test_evidence_is_asked_for_while_the_next_wave_gets_ready() -> None:
+    """A candidate that users see is watched, though the stage's clock does not run."""
+    rollout = replace(ROLLOUT, ready=False, live_since=100.0, scopes=(Scope(100.0),))
+    assert arms(wanted(replace(MEMORY, rollouts={"delay": rollout}), 8 * DAY))
+
+
+def test_slices_are_a_720th_of_the_first_stage_that_users_see() -> None:
+    """Not of the mirror; from 1 s to 1 h."""
+    lengths = {60.0: 1.0, 7200.0: 10.0, 30 * DAY: 3600.0}
+    for seconds, width in lengths.items():
+        stages = (StagePinned("mirror", 1.0, 9e9), StagePinned("canary", 0.1, seconds))
+        assert window.slice_width(stages) == width

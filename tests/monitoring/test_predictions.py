@@ -169,7 +169,8 @@ def test_pairs_by_hand(store: PredictionStore) -> None:
         ],
     )
     found = ask(store, PairsQuery("delay", "delay-2", "delay-1", *ALL))
-    assert found == Pairs((DayPairs(0, 1, 0.0625, 0.25, 1), DayPairs(1, 1, 0.25, 0.0625, 0)), untold=1)
+    days = (DayPairs(0, 1, 0.0625, 0.25, 1), DayPairs(1, 1, 0.25, 0.0625, 0))
+    assert found == Pairs(days, untold=1, differences=((-0.188, 1), (0.188, 1)))
 
 
 def test_quality_by_hand(store: PredictionStore) -> None:

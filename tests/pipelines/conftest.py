@@ -40,7 +40,6 @@ pipelines:
     gates:
       brier: {no_worse_by: 0.05, rows: last 14d}
       auc: {at_least: 0.55}
-      latency: {p95: 1s}
       groups: {sides: {column: side, differ_at_most: 0.5, min_rows: 20}}
       checks: {calm: {run: "trips:calm"}}
 monitoring: {every: 7d}

@@ -90,11 +90,11 @@ class Chat:
         with (folder / "host.log").open("ab") as log:
             return subprocess.Popen([sys.executable, "-m", "mainspring.pipelines.host", *words], stderr=log)
 
-    def run(self, run: str, attempt: int = 1, champion: str = "", **spec: object) -> RunSeen:
+    def run(self, run: str, attempt: int = 1, champion: str = "", timeout: float = 120.0, **spec: object) -> RunSeen:
         """Do a run to its end."""
         process = self.start(run, attempt, champion, **spec)
         try:
-            process.wait(timeout=120)
+            process.wait(timeout=timeout)
         finally:
             process.kill()
         return read_run(self.state / "runs" / run)

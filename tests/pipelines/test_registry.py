@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mainspring.errors import ArtefactError
-from mainspring.pipelines.registry import Registry
+from mainspring.pipelines.registry import Registry, shortened
 from tests.pipelines.conftest import Product
 
 
@@ -58,3 +59,15 @@ def test_run_without_artefact_is_refused(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     with pytest.raises(ArtefactError):
         registry.register("late", "late-77")
+
+
+def test_a_long_verdict_keeps_its_numbers() -> None:
+    """A tag has room for so much: sentences go first, then numbers; what is kept is always JSON."""
+    items = [{"name": f"evals.e{n}", "passed": True, "message": "long " * 50, "numbers": {"a": 0.5}} for n in range(20)]
+    whole = json.dumps({"passed": True, "items": items})
+    assert json.loads(shortened(whole, 10_000))["items"] == items
+    short = json.loads(shortened(whole, 4_500))
+    assert short["items"][19] == {"name": "evals.e19", "passed": True, "numbers": {"a": 0.5}}
+    assert json.loads(shortened(whole, 900))["items"][0] == {"name": "evals.e0", "passed": True}
+    assert json.loads(shortened(whole, 100)) == {"passed": True, "items": []}
+    assert shortened("something else", 5) == "somet"

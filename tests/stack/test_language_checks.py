@@ -75,7 +75,7 @@ def test_gates_of_language_models_are_not_for_others() -> None:
     """A pipeline that trains has no answers to evaluate, and its rows are timed one by one."""
     text = changed("    weights: model.gguf\n    settings: {temperature: 0.2}\n", "    steps: {get: m:i, train: m:t}\n")
     text = text.replace("runtime: llamacpp", "runtime: onnx")
-    text += "      memory: {at_most: 1GB}\n      latency: {p95: 1s, at: 2/s}\n"
+    text += "      safety: {injections: at most 5%}\n      latency: {p95: 1s, at: 2/s}\n"
     assert sum("language models" in one for one in told(text)) == 3
 
 

@@ -40,7 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("models:models", "List, show and promote versions of models."),
     "gate": ("gate:gate", "Put a version through the gates."),
     "quantize": ("quantize:quantize", "Convert a version's weights to fewer bits, and have it judged."),
-    "rollout": ("rollout:rollout", "See, pause, resume, promote, abort or undo a rollout."),
+    "rollout": ("rollout:rollout", "See, steer and report a rollout; work out what it can find out."),
     "keys": ("keys:keys", "Make, list, rotate and revoke tokens, with limits or roles."),
     "changes": ("changes:changes", "Show who changed what, and when."),
     "approve": ("approve:approve", "Let a step begin that waits for approval."),

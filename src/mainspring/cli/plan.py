@@ -18,13 +18,16 @@ from mainspring.cli.key_limits import shown
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import length
 from mainspring.errors import InputError
+from mainspring.loop.launches import changes, launch_of
 from mainspring.loop.limits import tenant_route
-from mainspring.loop.serve import replicas
+from mainspring.loop.room import replicas
 from mainspring.stack.load import check, parse
 from mainspring.stack.model import Stack
 from mainspring.stack.notes import notes
 from mainspring.stack.resolve import revision
+from mainspring.stack.rollout import Stage
 from mainspring.stack.runnable import planned_only, wants_fleet
+from mainspring.stack.serving import Endpoint
 from mainspring.stack.tenants import Tenant
 
 HOURS = 2629746.0 / 3600.0  # of a month
@@ -47,7 +50,7 @@ def plan_rows(stack: Stack, applied: Stack | None = None) -> list[PlanRow]:
 
 def differences(before: Stack, after: Stack) -> list[PlanRow]:
     """What differs between two stacks, by its path in the file."""
-    old, new = _flat(before.model_dump(mode="json", by_alias=True)), _flat(after.model_dump(mode="json", by_alias=True))
+    old, new = _said_of(before), _said_of(after)
     rows = []
     for path in dict.fromkeys([*old, *new]):
         if path not in new:
@@ -56,7 +59,33 @@ def differences(before: Stack, after: Stack) -> list[PlanRow]:
             rows.append(PlanRow("+", path, _say(new[path])))
         elif old[path] != new[path]:
             rows.append(PlanRow("~", path, f"{_say(old[path])} -> {_say(new[path])}"))
-    return rows
+    return rows + [row for name in after.serving if name in before.serving for row in _rolled(name, before, after)]
+
+
+def _said_of(stack: Stack) -> dict[str, Any]:
+    """Everything that a stack says, by its path; stages of rollouts as one line each."""
+    walks = {f"serving.{name}.rollout": _walk(endpoint, ", ") for name, endpoint in stack.serving.items()}
+    return _flat(stack.model_dump(mode="json", by_alias=True)) | walks
+
+
+def _rolled(name: str, before: Stack, after: Stack) -> Iterator[PlanRow]:
+    """What replicas are started with is not changed in place: that it is rolled out, and how."""
+    endpoint = after.serving[name]
+    what = changes(launch_of(before.serving[name]), launch_of(endpoint))
+    if what:
+        yield PlanRow("~", f"rollout/{name}", f"{what}: rolled out by {_walk(endpoint)}")
+
+
+def _walk(endpoint: Endpoint, between: str = " -> ") -> str:
+    """The stages of a rollout, one after the other."""
+    return between.join(_stage(stage) for stage in endpoint.rollout)
+
+
+def _stage(stage: Stage) -> str:
+    if stage.waves is not None:
+        return f"waves of {stage.waves}" + (f" within {length(stage.within)}" if stage.within else "")
+    where = f" in {stage.in_}" if stage.in_ else ""
+    return f"{stage.kind} {stage.share * 100:g}%{where}" + (f" {length(stage.for_)}" if stage.for_ else "")
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -88,9 +117,7 @@ def _all(stack: Stack) -> Iterator[PlanRow]:
             yield PlanRow("+", f"tenant/{name}/{tenant}", _limits(limits))
         if endpoint.words:
             yield PlanRow("+", f"runtime/{name}", f"{endpoint.runtime} {' '.join(endpoint.words)}")
-        stages = [f"{s.kind} {s.share:.0%}" + (f" {length(s.for_)}" if s.for_ else "") for s in endpoint.rollout]
-        walk = " -> ".join(stages)
-        yield PlanRow("+", f"rollout/{name}", walk)
+        yield PlanRow("+", f"rollout/{name}", _walk(endpoint))
     for name, pipeline in stack.pipelines.items():
         rate = pipeline.retrain.at_most
         often = f"at most {rate.count:g} run(s) per {length(rate.per)}"

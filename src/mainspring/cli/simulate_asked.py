@@ -18,7 +18,7 @@ from mainspring.cli.reading import first_bytes
 from mainspring.decide.scale import Rules, rules_of
 from mainspring.errors import InputError
 from mainspring.facts.traces import parse
-from mainspring.loop.scaling import regions_of
+from mainspring.loop.room import regions_of
 from mainspring.stack import units
 from mainspring.stack.fleet_units import Spread
 from mainspring.stack.model import Stack

@@ -109,10 +109,9 @@ def _endpoints(told: Json, color: bool) -> str:
         row = {"endpoint": endpoint["name"], "state": state("ok" if well else "waiting", says)}
         row |= {"version": "<none>", "traffic": "<none>", "replicas": "<none>", "stage": " "}
         for number, revision in enumerate(endpoint["revisions"]):
-            share = f"mirror {revision['mirror']:.0%}" if revision["mirror"] else f"{revision['share']:.0%}"
-            mine = {"version": revision["version"], "traffic": share}
-            mine["replicas"] = f"{len(revision['replicas'])}/{endpoint['replicas_wanted']}"
-            mine["stage"] = _stage(endpoint["rollout"], revision["version"])
+            mine = {"version": revision["label"], "traffic": _traffic(revision)}
+            mine["replicas"] = f"{len(revision['replicas'])}/{_wanted(endpoint, revision['name'])}"
+            mine["stage"] = _stage(endpoint["rollout"], revision["label"])
             rows.append(row | mine if number == 0 else {**dict.fromkeys(row, " "), **mine})
         if not endpoint["revisions"]:
             rows.append(row)
@@ -121,6 +120,22 @@ def _endpoints(told: Json, color: bool) -> str:
     del color  # a table is cut by columns, so it stays plain
     shown = table(rows, ["endpoint", "state", "version", "traffic", "replicas", ("rollout", "stage")])
     return "\n".join([shown, *_loads(told)])
+
+
+def _traffic(revision: Json) -> str:
+    """The share of a revision: of copies, of one region's requests, or of all."""
+    if revision["mirror"]:
+        return f"mirror {revision['mirror']:.0%}"
+    own = {region: share for region, share in revision["regional"].items() if share != revision["share"]}
+    apart = ", ".join(f"{region} {share:.0%}" for region, share in own.items())
+    return f"{revision['share']:.0%}" + (f" ({apart})" if apart else "")
+
+
+def _wanted(endpoint: Json, revision: str) -> int:
+    """Replicas that a revision is to have; while one is rolled out, the two share them out."""
+    arms = endpoint["rollout"]["arms"] if endpoint["rollout"] else ()
+    wanted: int = next((arm["wanted"] for arm in arms if arm["name"] == revision), endpoint["replicas_wanted"])
+    return wanted
 
 
 def _loads(told: Json) -> Iterator[str]:

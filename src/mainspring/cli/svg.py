@@ -9,7 +9,7 @@ Classes that the page styles: `axis`, `grid`, `a` (the first line), `b` (the sec
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -123,13 +123,14 @@ def strip(
     spans: Sequence[tuple[str, float, float]],
     marks: Sequence[tuple[float, str]],
     ends: tuple[float, float],
+    says: Callable[[str, float], str] = lambda name, lasted: f"version {name}, {lasted:.0f} days",
 ) -> str:
-    """Named spans of time side by side, with marks of the time under them."""
+    """Named spans of time side by side, with marks of the time under them; `says` puts a name and a length in words."""
     scale = (WIDTH - 2) / (ends[1] - ends[0])
     body, told = [], []
     for i, (name, since, until) in enumerate(spans):
         x, width = 1 + (since - ends[0]) * scale, (until - since) * scale
-        said = escape(f"version {name}, {until - since:.0f} days")
+        said = escape(says(name, until - since))
         told.append(said)
         odd = " odd" if i % 2 else ""
         box = f'<rect class="live{odd}" x="{x:.1f}" y="2" width="{width:.1f}" height="24"/>'

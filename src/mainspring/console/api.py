@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from mainspring import __version__
-from mainspring.console import costs, views
+from mainspring.console import costs, rollouts, views
 from mainspring.console.roles import CALLER
 from mainspring.controller import Controller, Look
 from mainspring.errors import Conflict, EnvironmentError_, InputError, MainspringError, ObjectiveNotMet, StackError
@@ -54,11 +54,12 @@ class Ask(_Strict):
     """Something that a person asks for."""
 
     verb: str = Field(max_length=40)
-    """`run`, `quantize`, `promote`, `abort`, `pause`, `resume`, `undo` or `approve`."""
+    """`run`, `quantize`, `gate`, `promote`, `abort`, `pause`, `resume`, `undo` or `approve`."""
     target: str = Field(max_length=200)
-    """A pipeline, a model (of `quantize`), an endpoint, or the id of a step."""
+    """A pipeline, a model (of `quantize` and `gate`), an endpoint, or the id of a step."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """More, by name: of `quantize`, the precision `to`, and `version` (default: the champion)."""
+    """More, by name: of `quantize`, the precision `to`, and `version` (default: the champion); of `gate`, `version`; of
+    what is said to a rollout, `why`; of `promote`, `stage` (true: only this stage ends)."""
 
 
 class MoveClock(_Strict):
@@ -188,9 +189,13 @@ def _reading(app: FastAPI, controller: Controller) -> None:
         return [views.event(kept) for kept in store.events(since, limit)]
 
     @app.get("/v1/records", tags=["look"])
-    def records(kind: str, since: float = float("-inf")) -> Any:
-        """What was judged: `drift`, `quality`, `gate`, `rollout`, `run`; oldest first."""
-        return [views.plain(record) for record in store.records(kind, since)]
+    def records(kind: str, since: float = float("-inf"), but: Annotated[str, Query(max_length=20)] = "") -> Any:
+        """What was judged: `drift`, `quality`, `gate`, `rollout`, `run`; oldest first.
+
+        `but`: without those whose value has this `kind`, as `look` of rollouts, of which there are many.
+        """
+        kept = store.records(kind, since)
+        return [views.plain(record) for record in kept if not but or record.value.get("kind") != but]
 
     @app.get("/v1/changes", tags=["look"])
     def changes(
@@ -239,6 +244,7 @@ def _status(controller: Controller, *, counts: bool) -> dict[str, Any]:
     stack = look.desired.stack
     spec_path = kept.path if kept else str(controller.parts.path)
     judged = [*store.records("drift"), *store.records("quality")]
+    served = views.endpoints(look, store.records("rollout", rollouts.began(look)))
     recent = [views.event(e) for e in store.events(limit=60)]
     happened, told = recent[:10], [e for e in recent if e.get("kind")]  # told: of the loop's own doings
     conditions = [views.plain(c) for c in look.plan.conditions]
@@ -256,10 +262,10 @@ def _status(controller: Controller, *, counts: bool) -> dict[str, Any]:
         "quiet": look.plan.quiet and trouble is None,
         "trouble": views.plain(trouble) if trouble else None,
         "gateway": views.gateway(look.observed),
-        "endpoints": views.endpoints(look),
+        "endpoints": served,
         "models": views.models(look),
         "pipelines": views.pipelines(look),
-        "rollouts": [e["rollout"] for e in views.endpoints(look) if e["rollout"]],
+        "rollouts": [e["rollout"] for e in served if e["rollout"]],
         "processes": views.processes(look.observed),
         "watches": views.watches(judged),
         "waiting": views.waits(look.plan, [trouble.message] if trouble else []),

@@ -11,15 +11,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mainspring.console.rollouts import rollout
 from mainspring.controller import Look
 from mainspring.decide.routes import EndpointRoutes
-from mainspring.loop.memory import RolloutMemory
+from mainspring.loop.labels import label_of
 from mainspring.loop.plan import Plan, Record, Step
-from mainspring.loop.scaling import count_of, regions_of, scales
-from mainspring.loop.serve import replicas
+from mainspring.loop.room import count_of, regions_of, replicas, scales
 from mainspring.loop.snapshot import Observed, RunSeen, VersionSeen
 from mainspring.stack.model import Stack
-from mainspring.stack.serving import Endpoint
 from mainspring.store.book import EventKept, StepKept
 
 Json = dict[str, Any]
@@ -38,8 +37,8 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | bool | type(None)) else str(value)
 
 
-def endpoints(look: Look) -> list[Json]:
-    """Each endpoint: what answers with which share, and what was promised."""
+def endpoints(look: Look, judged: Sequence[Record] = ()) -> list[Json]:
+    """Each endpoint: what answers with which share, and what was promised; `judged`: records of its rollout."""
     memory, table = look.plan.memory, look.observed.routes
     rows = []
     for name, spec in look.desired.stack.serving.items():
@@ -48,7 +47,9 @@ def endpoints(look: Look) -> list[Json]:
             {
                 "name": r.name,
                 "version": r.version,
+                "label": label_of(r.name),
                 "share": r.weight / 10_000,
+                "regional": {region: weight / 10_000 for region, weight in r.regional.items()},
                 "mirror": routes.mirror_share / 10_000 if routes.mirror == r.name else 0.0,
                 "replicas": list(r.replicas),
             }
@@ -79,7 +80,7 @@ def endpoints(look: Look) -> list[Json]:
                     "ttft": spec.objective.ttft,
                     "availability": spec.objective.availability,
                 },
-                "rollout": rollout(memory.rollouts[name], spec, look) if name in memory.rollouts else None,
+                "rollout": plain(rollout(memory.rollouts[name], look, judged)) if name in memory.rollouts else None,
             }
         )
     return rows
@@ -91,29 +92,7 @@ def _load(look: Look, name: str) -> Json | None:
     if load is None:
         return None
     seconds = load.seconds if math.isfinite(load.seconds) else None
-    return {"waiting": load.waiting, "running": load.running, "rate": load.rate, "seconds": seconds}
-
-
-def rollout(memory: RolloutMemory, spec: Endpoint, look: Look) -> Json:
-    """A rollout under way: its stage, and how much of it has passed."""
-    del spec  # a rollout goes by what was pinned when it began
-    stage = memory.stages[min(memory.stage, len(memory.stages) - 1)]
-    watched = look.plan.memory.watched - memory.stage_watched if memory.ready else 0.0
-    return {
-        "endpoint": memory.endpoint,
-        "model": memory.model,
-        "candidate": memory.candidate,
-        "control": memory.control,
-        "stage": stage.kind,
-        "share": stage.share,
-        "number": memory.stage + 1,
-        "stages": [plain(s) for s in memory.stages],
-        "elapsed": watched,
-        "seconds": stage.seconds,
-        "began": memory.began,
-        "paused": memory.paused,
-        "ready": memory.ready,
-    }
+    return {"waiting": load.waiting, "running": load.running, "rate": load.rate, "slow": load.slow, "seconds": seconds}
 
 
 def models(look: Look) -> list[Json]:

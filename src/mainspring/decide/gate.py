@@ -7,7 +7,9 @@ What it must never do: compare a candidate with anything but the champion on the
 The interval is a bootstrap of whole days (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 8
 and 13; blocks, because rows of one day share their weather): the paired difference of the mean squared error is
 computed anew on `RESAMPLES` draws of the days with replacement, and its quantile at `confidence` must be below the
-margin.
+margin. The difference of two areas under the ROC curve is no mean over rows; its standard error comes from the rows'
+structural components (DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44), summed by day where days are blocks
+(Obuchowski 1997, Biometrics 53).
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from typing import Protocol
 import numpy as np
 
 from mainspring.decide.evals import EvalNumbers, judge_eval
+from mainspring.decide.groups import GroupNumbers, judge_groups, student
+from mainspring.decide.probes import SafetyNumbers
+from mainspring.decide.ranges import InputNumbers, judge_inputs, judge_predictions
+from mainspring.decide.safety import judge_safety
 from mainspring.decide.verdict import Item, Verdict, signed
 from mainspring.decide.verdict import item as _item
 from mainspring.decide.worth import Footprint, worth
-from mainspring.stack.pipelines import Gates, GroupGate, LatencyGate, MetricGate
+from mainspring.stack.pipelines import Gates, LatencyGate, MetricGate
 
 RESAMPLES = 2_000
 MIN_ROWS = 100
@@ -39,19 +45,8 @@ class DayLoss(Protocol):
     def candidate(self) -> float: ...
     @property
     def champion(self) -> float: ...
-
-
-class GroupNumbers(Protocol):
-    """One group of a bias check: `loop.snapshot.GroupNumbers`."""
-
     @property
-    def check(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def value(self) -> float: ...
+    def squares(self) -> float: ...
 
 
 class CheckNumbers(Protocol):
@@ -82,6 +77,10 @@ class GateNumbers(Protocol):
     @property
     def auc(self) -> float: ...
     @property
+    def champion_auc(self) -> float: ...
+    @property
+    def auc_errors(self) -> tuple[float, float]: ...
+    @property
     def latency_p95(self) -> float: ...
     @property
     def groups(self) -> Sequence[GroupNumbers]: ...
@@ -91,6 +90,14 @@ class GateNumbers(Protocol):
     def champion(self) -> str: ...
     @property
     def evals(self) -> Sequence[NamedEval]: ...
+    @property
+    def safety(self) -> SafetyNumbers | None: ...
+    @property
+    def inputs(self) -> InputNumbers | None: ...
+    @property
+    def predicted(self) -> tuple[float, float]: ...
+    @property
+    def memory(self) -> float: ...
     @property
     def converted(self) -> str: ...
     @property
@@ -107,32 +114,43 @@ def judge(gates: Gates, numbers: GateNumbers, seed: int = 0) -> Verdict:
     if gates.auc is not None:
         items += _auc(gates.auc, numbers)
     if gates.latency is not None:
-        items.append(_latency(gates.latency, numbers.latency_p95, answers=bool(numbers.evals)))
+        answers = bool(numbers.evals or numbers.safety)
+        items.append(_latency(gates.latency, numbers.latency_p95, answers=answers))
+    if gates.inputs is not None:
+        items += judge_inputs(gates.inputs, numbers.inputs)
+    if gates.predictions is not None:
+        probes = numbers.inputs.probes if numbers.inputs else ()
+        items.append(judge_predictions(gates.predictions, numbers.predicted, numbers.rows, probes))
     for name, group in gates.groups.items():
-        items.append(_groups(name, group, [g for g in numbers.groups if g.check == name]))
-    told = {check.name: check for check in numbers.checks}
-    for name in gates.checks:
-        check = told.get(name)
-        said = check.message if check else "it was not run"
-        items.append(_item(f"checks.{name}", check is not None and check.passed, f"Check `{name}`: {said}", {}))
+        items.append(judge_groups(name, group, [g for g in numbers.groups if g.check == name]))
+    items += _checks(gates, numbers.checks)
     scores = {one.name: one for one in numbers.evals}
     for name, gate in gates.evals.items():
         items += judge_eval(name, gate, scores.get(name), numbers.champion, seed)
+    if gates.safety is not None:
+        items += judge_safety(gates.safety, numbers.safety, numbers.champion, seed)
     if gates.memory is not None:
-        items.append(_memory(gates.memory.at_most, numbers.own.memory if numbers.own else math.nan))
+        items.append(_memory(gates.memory.at_most, _taken(numbers)))
     if numbers.converted:
         items.append(worth(numbers.converted, numbers.own, numbers.other))
     return Verdict(all(item.passed for item in items), tuple(items))
 
 
-def unsupported(gates: Gates) -> tuple[tuple[str, str], ...]:
-    """Name the gates that cannot be judged honestly, as (path under `gates`, sentence); for validation."""
-    found: list[tuple[str, str]] = []
-    if gates.auc is not None and gates.auc.no_worse_by is not None:
-        found.append(
-            ("auc.no_worse_by", "AUC is not a mean over rows, so no interval by days is made of it: use `at_least`")
-        )
-    return tuple(found)
+def _checks(gates: Gates, checks: Sequence[CheckNumbers]) -> list[Item]:
+    told = {check.name: check for check in checks}
+    found = []
+    for name in gates.checks:
+        check = told.get(name)
+        said = check.message if check else "it was not run"
+        found.append(_item(f"checks.{name}", check is not None and check.passed, f"Check `{name}`: {said}", {}))
+    return found
+
+
+def _taken(numbers: GateNumbers) -> float:
+    """Bytes that a real replica held; nan when nobody looked."""
+    if math.isnan(numbers.memory) and numbers.own is not None and not numbers.rows:
+        return numbers.own.memory  # of a language model that an older Mainspring measured
+    return numbers.memory
 
 
 def paired_difference(days: Sequence[DayLoss], confidence: float, seed: int) -> tuple[float, float, float]:
@@ -150,6 +168,17 @@ def paired_difference(days: Sequence[DayLoss], confidence: float, seed: int) -> 
     means = (draws @ differences)[drawn_rows > 0] / drawn_rows[drawn_rows > 0]
     low, high = np.quantile(means, [1 - confidence, confidence])
     return mean, float(low), float(high)
+
+
+def row_difference(days: Sequence[DayLoss], confidence: float) -> tuple[float, float, float]:
+    """The same by single rows: the mean paired difference, and t standard errors of independent rows beside it."""
+    rows = sum(d.rows for d in days)
+    if rows < 2:
+        return math.nan, math.nan, math.nan
+    mean = math.fsum(d.candidate - d.champion for d in days) / rows
+    spread = max(0.0, math.fsum(d.squares for d in days) / rows - mean * mean) * rows / (rows - 1)
+    reach = student(confidence, rows - 1) * math.sqrt(spread / rows)
+    return mean, mean - reach, mean + reach
 
 
 def _too_few(name: str, numbers: GateNumbers) -> Item | None:
@@ -184,8 +213,13 @@ def _no_worse(gate: MetricGate, numbers: GateNumbers, own: float, rows: int, see
         return _item("brier", math.isfinite(own), sentence, {"candidate": own, "rows": float(rows)})
     assert gate.no_worse_by is not None
     other = math.fsum(d.champion for d in numbers.days) / rows
-    mean, low, high = paired_difference(numbers.days, gate.confidence, seed)
-    note = "; single rows are not kept, so whole days were resampled" if gate.by == "row" else ""
+    by_row = gate.by == "row" and all(math.isfinite(d.squares) for d in numbers.days)
+    mean, low, high = (
+        row_difference(numbers.days, gate.confidence)
+        if by_row
+        else paired_difference(numbers.days, gate.confidence, seed)
+    )
+    note = "; single rows were not kept, so whole days were resampled" if gate.by == "row" and not by_row else ""
     sentence = (
         f"Brier {own:.4f} vs {other:.4f} of version {numbers.champion} on {rows:,} rows of {len(numbers.days)} days:"
         f" difference {signed(mean)}, {gate.confidence:.0%} sure it is no worse than {signed(high)}"
@@ -211,17 +245,38 @@ def _auc(gate: MetricGate, numbers: GateNumbers) -> list[Item]:
     few = _too_few("AUC", numbers)
     if few:
         return [few]
-    items = _absolute("auc", "AUC", gate, numbers.auc, sum(d.rows for d in numbers.days))
-    if gate.no_worse_by is not None:
-        items.append(_item("auc", False, "`auc.no_worse_by` is not supported: use `at_least`, or `brier`", {}))
-    return items
+    rows = sum(d.rows for d in numbers.days)
+    items = [_auc_no_worse(gate, gate.no_worse_by, numbers, rows)] if gate.no_worse_by is not None else []
+    return items + _absolute("auc", "AUC", gate, numbers.auc, rows)
+
+
+def _auc_no_worse(gate: MetricGate, margin: float, numbers: GateNumbers, rows: int) -> Item:
+    own, other = numbers.auc, numbers.champion_auc
+    told = {"candidate": own, "rows": float(rows)}
+    if not numbers.champion:
+        sentence = f"AUC {own:.4f} on {rows:,} rows; there is no champion to compare with"
+        return _item("auc", math.isfinite(own), sentence, told)
+    error = numbers.auc_errors[("day", "row").index(gate.by)]
+    days = sum(d.rows > 0 for d in numbers.days)
+    reach = student(gate.confidence, (days if gate.by == "day" else rows) - 1) * error
+    low = own - other - reach
+    if not math.isfinite(low):
+        sentence = f"AUC can't be compared with version {numbers.champion} on {rows:,} rows: one outcome is missing"
+        return _item("auc", False, sentence, told)
+    sentence = (
+        f"AUC {own:.4f} vs {other:.4f} of version {numbers.champion} on {rows:,} rows of {days} days:"
+        f" difference {signed(own - other)}, {gate.confidence * 100:.4g}% sure it is no worse than {signed(low)}"
+        f" (allowed {signed(-margin)})"
+    )
+    told |= {"champion": other, "difference": own - other, "low": low, "high": own - other + reach, "error": error}
+    return _item("auc", bool(low > -margin), sentence, told)
 
 
 def _latency(gate: LatencyGate, p95: float, *, answers: bool) -> Item:
     bound = gate.p95
     if not answers:
         known = f"{p95 * 1e3:.2f} ms" if math.isfinite(p95) else "unknown"
-        sentence = f"95 of 100 single rows take at most {known} (allowed {bound * 1e3:g} ms)"
+        sentence = f"95 of 100 single rows take a replica at most {known} (allowed {bound * 1e3:g} ms)"
     else:
         known = f"{p95:.2f} s" if math.isfinite(p95) else "unknown"
         how = f"at {gate.at.per_second:g}/s" if gate.at else "asked for one by one"
@@ -233,23 +288,6 @@ def _memory(bound: int, taken: float) -> Item:
     known = f"{taken / 1e6:,.0f} MB" if math.isfinite(taken) else "nobody knows how much"
     sentence = f"Memory of a replica that serves: {known} (allowed {bound / 1e6:,.0f} MB)"
     return _item("memory", bool(taken <= bound), sentence, {"memory": taken, "bound": float(bound)})
-
-
-def _groups(name: str, gate: GroupGate, groups: list[GroupNumbers]) -> Item:
-    judged = sorted(
-        (g for g in groups if g.rows >= gate.min_rows and math.isfinite(g.value)), key=lambda g: (g.value, g.group)
-    )
-    told = {f"group.{g.group}": g.value for g in judged}
-    if len(judged) < 2:
-        sentence = f"Groups of `{gate.column}`: fewer than two have {gate.min_rows} rows, so nothing can be compared"
-        return _item(f"groups.{name}", False, sentence, told)
-    low, high = judged[0], judged[-1]
-    gap = high.value - low.value
-    sentence = (
-        f"Groups of `{gate.column}`: {gate.metric} from {low.value:.4f} (`{low.group}`) to {high.value:.4f}"
-        f" (`{high.group}`), {gap:.4f} apart (allowed {gate.differ_at_most:g})"
-    )
-    return _item(f"groups.{name}", bool(gap <= gate.differ_at_most), sentence, told | {"gap": gap})
 
 
 def seed_of(run: str) -> int:

@@ -15,12 +15,23 @@ from mainspring.decide.limits import Limit
 class RevisionRoute:
     """One version of the model behind an endpoint."""
 
-    name: str  # "delay-3": endpoint and version; the name under which it is logged and metered
+    name: str  # "delay-3", "delay-3.2": endpoint and label; the name under which it is logged and metered
     version: str  # the registry's version number
-    weight: int  # parts of 10,000 of the live traffic; the weights of an endpoint sum to 10,000
+    weight: int  # parts of 10,000 of the live traffic; the weights of an endpoint sum to 10,000, in each region
     replicas: tuple[str, ...]  # "127.0.0.1:40123" of each ready replica; empty: hold requests
     regions: tuple[str, ...] = ()  # the region of each replica, in their order; empty: all are in one
     names: tuple[str, ...] = ()  # the process of each replica, in their order ("chat-3-0"); empty: not known
+    regional: dict[str, int] = field(default_factory=dict)  # region: the weight for its requests, in place of `weight`
+    slots: int = 0  # requests that one of its replicas works on at once; 0: the endpoint's `slots`
+
+    def weight_in(self, region: str) -> int:
+        """The weight for the requests of a region; "" for those that no region has a weight of its own for."""
+        return self.regional.get(region, self.weight)
+
+    @property
+    def takes(self) -> bool:
+        """Whether it gets live requests, from wherever."""
+        return self.weight > 0 or any(weight > 0 for weight in self.regional.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class EndpointRoutes:
     revisions: tuple[RevisionRoute, ...]
     mirror: str = ""  # name of the revision that gets copies; "" for none
     mirror_share: int = 0  # parts of 10,000
+    mirror_region: str = ""  # only requests from there are copied; "": all
     timeout_s: float = 10.0  # for one request in all, waiting included
     queue: int = 512  # requests that may be inside at once; more are refused with 429 or 503
     kind: str = "predictive"  # or "language": which API it answers (Open Inference Protocol, or OpenAI's)
@@ -52,6 +64,7 @@ class EndpointRoutes:
     prefix: bool = False  # a prompt that begins like an earlier one goes where that one went, load allowing
     session: str = ""  # the header (lower case) whose value keeps a client on one replica; "" for none
     split: str = ""  # the header (lower case), or "user" for the body's field, that a revision is chosen by; "": the id
+    draw: str = ""  # the candidate of the rollout that a revision is chosen in, so that each draws others; "": none
     tenants: dict[str, TenantRoute] = field(default_factory=dict)  # empty: keys belong to nobody
     fail_open: bool = False  # whether those who have limits are let in while these cannot be counted
     hold_s: float = 0.0  # how long a request waits while there is no replica; 0: only `timeout_s` holds

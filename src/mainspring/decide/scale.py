@@ -95,6 +95,7 @@ class Rules:
     forecast: bool = True
     schedule: tuple[Period, ...] = ()
     ceiling: int | None = None  # replicas that the budget still allows
+    room: int | None = None  # replicas that fit on the machine, beside the others and their rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +214,12 @@ def may_wait(objective: Objective) -> float | None:
 def _bounds(rules: Rules, wall: float) -> tuple[int, int, str]:
     """The fewest and the most replicas now, and what bounds the most."""
     low = max([rules.least, *(p.least for p in rules.schedule if within(p.days, p.begin, p.end, wall))])
-    if rules.ceiling is not None and rules.ceiling < rules.most:
-        # What the file holds ready all the time is no growth: a budget that is spent takes nobody's last replica.
-        ceiling = max(rules.least, rules.ceiling)
-        return min(low, ceiling), ceiling, "the budget"
-    return min(low, rules.most), rules.most, "the range"
+    most, bound = rules.most, "the range"
+    for ceiling, what in ((rules.ceiling, "the budget"), (rules.room, "the room")):
+        if ceiling is not None and ceiling < most:
+            # What the file holds ready all the time is no growth: a budget that is spent takes nobody's last replica.
+            most, bound = max(rules.least, ceiling), what
+    return min(low, most), most, bound
 
 
 def _sound(load: Load) -> bool:

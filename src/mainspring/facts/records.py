@@ -49,6 +49,11 @@ class PredictionRecord:
     decode: float = 0.0  # seconds that it wrote the answer
     estimated: bool = False  # the tokens are counted by the gateway, since the answer broke off before it said them
     real: float = 0.0  # POSIX seconds of its end where `at` is a replay's time; 0: `at` is real
+    replica: str = ""  # the process that answered, or had it last ("chat-3-0")
+    region: str = ""  # where the request came from; "" where regions are not told apart
+    unit: str = ""  # stands for the user or session that the revision is chosen by, 12 hexadecimal digits
+    asked: int = 0  # tokens that its prompt was reckoned to have when it came: the same whatever answers
+    failed: str = ""  # the first revision of which a replica failed it, though another try may have been answered
     owes: str = ""  # a mirror revision whose copy of this request must still be logged
     error: str = ""
     k: str = "p"
@@ -74,11 +79,25 @@ class BegunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenRecord:
+    """The word of a worker: what came to it of an endpoint's live requests before `at` has ended, and is written down.
+
+    Written now and then while the endpoint has more than one revision: only then it matters which requests are still
+    on their way.
+    """
+
+    endpoint: str
+    at: float  # POSIX seconds
+    copies: float = 0.0  # the same of the copies of those that came: they have been answered, or given up; 0: not known
+    k: str = "w"
+
+
+@dataclass(frozen=True, slots=True)
 class TruthRecord:
-    """The outcome of one prediction; the latest by `at` wins."""
+    """The outcome of one prediction, and feedback on it, by field; the latest by `at` wins."""
 
     endpoint: str
     id: str
     at: float  # when it became known, POSIX seconds
-    truth: dict[str, float] = field(default_factory=dict)  # {"late": 1}
+    truth: dict[str, float] = field(default_factory=dict)  # {"late": 1}; what counts is from 0 to 1
     k: str = "t"

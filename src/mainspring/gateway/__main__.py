@@ -129,6 +129,7 @@ async def _watch(desk: Desk, loads: Loads) -> None:
             desk.tokens.look()
             desk.table.look()
             desk.write_begun()
+            desk.write_ended()
             loads.tick(now)
             if now - counted >= 1.0:
                 counted = now

@@ -12,15 +12,13 @@ import msgspec
 
 from mainspring.gateway import errors, tail
 from mainspring.gateway.accounts import Account, Charge
-from mainspring.gateway.desk import Desk, signed
+from mainspring.gateway.desk import LEFT, Desk, signed, unit
 from mainspring.gateway.exchange import FLOWING, OVER, SENT, Exchange, Outcome
 from mainspring.gateway.log import Begun, Row, row
 from mainspring.gateway.metrics import Counts
 from mainspring.gateway.routing import Endpoint, chance
 from mainspring.wire.http1 import EVENTS, Request
 
-LEFT = 499
-"""The status of a request whose client left before there was an answer (nginx's number)."""
 _LEARN = 8  # where nothing is reserved, so many requests teach no more than one of them
 _CHAT = b"POST /v1/chat/"
 _STREAM_LINES = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -31,8 +29,8 @@ class Completion(Exchange):
 
     is_live = True
     __slots__ = (
-        "account", "at", "charge", "desk", "events", "first", "is_slow", "key", "last_at", "number", "read", "request",
-        "shown", "size", "split", "tail",
+        "account", "at", "charge", "desk", "events", "first", "is_slow", "key", "last_at", "number", "read", "region",
+        "request", "shown", "size", "split", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -42,7 +40,7 @@ class Completion(Exchange):
         super().__init__(desk.hub, route, line[0], headers, body, route.timeout)
         self.desk, self.request, self.shown = desk, request, shown
         self.at = time.time()
-        self.split = ""
+        self.split = self.region = ""
         self.tail: tail.Stream | None = None
         self.first = self.last_at = 0.0
         self.is_slow = False  # the client does not keep up
@@ -84,7 +82,10 @@ class Completion(Exchange):
         self.tail = tail.Stream(hide)
 
     def chance(self) -> float:
-        return chance(self.endpoint, self.split or self.shown.decode("latin-1"))
+        return chance(self.endpoint, self.split or self.shown.decode("latin-1"), draw=self.route.routes.draw)
+
+    def came(self) -> float:
+        return self.at
 
     def counts(self) -> Counts:
         """Of the revision that it is with, or was last."""
@@ -319,6 +320,7 @@ class Completion(Exchange):
         self, outcome: Outcome, counted: tail.Counted, end: str, then: object, arguments: tuple[object, ...]
     ) -> None:
         request, estimated = self.request, self._complete(counted, end)
+        asked = self.route.traffic.learned.likely_tokens(self.size) if len(self.route.revisions) > 1 else 0
         prefill, decode = self._settle_up(counted, outcome, end, learn=not estimated)
         seconds = time.perf_counter() - request.arrived
         record = Row(
@@ -327,7 +329,8 @@ class Completion(Exchange):
             compute=outcome.compute, tries=outcome.tries, first=self.first, prompt_tokens=counted.prompt,
             output_tokens=counted.output, cached_tokens=counted.cached, drafted=counted.drafted,
             accepted=counted.accepted, end=end, error=outcome.error, n=self.number, tenant=self.tenant, key=self.key,
-            prefill=prefill, decode=decode, estimated=estimated,
+            prefill=prefill, decode=decode, estimated=estimated, replica=self.replica, region=self.region,
+            unit=unit(self.endpoint, self.split) if self.split else "", failed=self.failed, asked=asked,
         )  # fmt: skip
         if then is None:
             self.desk.log.append(row(record))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,20 @@ class Copies:
     def __init__(self, hub: Hub, records: Log) -> None:
         self._hub, self._log = hub, records
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[str, float]] = {}  # endpoint, and when its request came
         self.left_out = 0
+
+    def came(self, endpoint: str) -> float:
+        """When the oldest request came whose copy is on its way; infinity where there is none."""
+        return min((at for name, at in self._tasks.values() if name == endpoint), default=math.inf)
 
     def offer(self, live: Completion) -> None:
         """A request has been answered: copy it if the routes say so and there is room."""
         if not live.route.mirrors:
             return
         id = live.shown.decode()
-        revision = live.route.mirror(id, live.revision.name if live.revision is not None else "")
+        region = live.asked.region if live.asked is not None else -1
+        revision = live.route.mirror(id, live.revision.name if live.revision is not None else "", region)
         if not revision:
             return
         if len(self._tasks) >= WAITING:
@@ -52,11 +58,11 @@ class Copies:
         seconds = live.route.timeout
         sent = self._send(live.endpoint, id, live.at, revision, live.line, live.headers, live.body, seconds)
         task = asyncio.ensure_future(sent)
-        self._tasks.add(task)
+        self._tasks[task] = (live.endpoint, live.at)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
             log.error("a copy was not sent", exc_info=task.exception())
 

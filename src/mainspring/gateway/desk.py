@@ -5,6 +5,8 @@ Who calls it: `server` makes it; the doors and their exchanges use it. What it m
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from mainspring.gateway.accounts import Accounts
 from mainspring.gateway.exchange import OVER, Exchange
 from mainspring.gateway.hub import Hub
-from mainspring.gateway.log import Log
+from mainspring.gateway.log import Log, Written, row
 from mainspring.gateway.tokens import Tokens
 from mainspring.wire.http1 import Request
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from mainspring.gateway.mirror import Mirror
 
 _SHORT = 0.05  # seconds; who is done within this is written down once, at the end
+_TELL = 0.5  # seconds between two words on which requests have ended
+LEFT = 499
+"""The status of a request whose client left before there was an answer (nginx's number)."""
 AGAIN = b"retry-after: 1\r\n"
 
 
@@ -29,6 +34,17 @@ def signed(id: bytes, revision: bytes, overhead: float) -> bytes:
     return b"x-request-id: %b\r\nx-mainspring-revision: %b\r\nx-mainspring-overhead-us: %d\r\n" % (
         id, revision, overhead,
     )  # fmt: skip
+
+
+def unit(endpoint: str, split: str) -> str:
+    """What stands in records for the user or session that a revision is chosen by; "" for none.
+
+    The same for the same one, whichever worker asks and whatever was started anew; the value itself is never kept.
+    """
+    if not split:
+        return ""
+    key = f"{endpoint}\0{split}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(key, digest_size=6, person=b"unit").hexdigest()
 
 
 def start(one: Exchange, request: Request) -> None:
@@ -60,6 +76,8 @@ class Desk:
         self._stem = os.urandom(10).hex().encode()
         self._made = 0
         self._counted = 0
+        self._told = float("-inf")
+        self._ended: dict[str, float] = {}  # what was told last, by endpoint
 
     def made_id(self) -> bytes:
         """An id for a request that has none: 32 hexadecimal digits, never the same twice."""
@@ -76,6 +94,27 @@ class Desk:
         before = time.monotonic() - _SHORT
         for one in [one for one in self.hub.active if one.unbegun and one.since < before]:
             one.begin()
+
+    def write_ended(self) -> None:
+        """Now and then: write down, of endpoints where versions are compared, up to when all requests have ended.
+
+        And up to when all copies of them have. The line stands behind the record of each. A replay's event time says
+        nothing of what is on its way.
+        """
+        mono, now, table = time.monotonic(), time.time(), self.table
+        if mono - self._told < _TELL or table.clock == "request":
+            return
+        self._told = mono
+        until = {name: now for name, endpoint in table.endpoints.items() if len(endpoint.revisions) > 1}
+        if until:
+            for one in self.hub.active:
+                if one.endpoint in until:
+                    until[one.endpoint] = min(until[one.endpoint], one.came())
+        for name, at in until.items():
+            # A request that ends at this moment has no copy yet; those that had ended at the last word have theirs.
+            copies = min(self._ended.get(name, -math.inf), self.mirror.came(name), self.copies.came(name))
+            self.log.append(row(Written(endpoint=name, at=at, copies=max(copies, 0.0))))
+        self._ended = until
 
     def reject(self, request: Request, status: int, reason: str, message: str, headers: bytes = b"") -> None:
         """Refuse a request, in the words of the Open Inference Protocol."""

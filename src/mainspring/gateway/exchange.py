@@ -9,6 +9,7 @@ What it must never do: end twice, or leave a request without an end.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from mainspring.gateway.hub import Hub
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 1.0
+"""Seconds that a request waits for a replica of its own revision, while another revision has one. Not in a replay."""
 
 # Where an exchange is.
 NEW, HELD, SENT, FLOWING, DYING, OVER = range(6)
@@ -54,9 +58,9 @@ class Exchange:
 
     is_live = False  # a client waits for it, and it counts in its endpoint's queue
     __slots__ = (
-        "asked", "avoid", "body", "due", "endpoint", "fixed", "headers", "hub", "line", "link", "lone", "prefill",
-        "probe", "revision", "route", "sent_at", "since", "state", "streams", "tenant", "tries", "turned", "unbegun",
-        "until", "upstream", "upstream_s", "work",
+        "asked", "avoid", "body", "due", "endpoint", "failed", "fixed", "headers", "hub", "line", "link", "lone",
+        "orphan", "prefill", "probe", "replica", "revision", "route", "sent_at", "since", "state", "streams", "tenant",
+        "tries", "turned", "unbegun", "until", "upstream", "upstream_s", "work",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +84,10 @@ class Exchange:
         self.link: Link | None = None
         self.revision: Revision | None = None
         self.upstream: Upstream | None = None
+        self.replica = ""  # the process that has it, or had it last
+        self.failed = ""  # the revision whose replica failed it first; it may be the one that has it now
         self.avoid: Upstream | None = None  # the replica that failed it
+        self.orphan = False  # that replica did not answer it: another revision may take it at once
         self.probe = False
         self.prefill = 0  # blocks of work that its replica has to do before the first token
         self.tries = 0
@@ -92,6 +99,10 @@ class Exchange:
     def chance(self) -> float:
         """The number in [0, 1) that the revision is chosen by."""
         return 0.0
+
+    def came(self) -> float:
+        """The event time of a live request; of others infinity, since nobody waits for their end."""
+        return math.inf
 
     def over(self, outcome: Outcome) -> None:
         """An answer, or an error before any of it was passed on. Called once, unless the stream has begun."""
@@ -125,10 +136,12 @@ class Exchange:
         route = self.hub.table.endpoints.get(self.endpoint)
         if route is not None:
             self.route = route
-            revision = route.revisions.get(self.fixed) if self.fixed else route.only or route.choose(self.chance())
+            revision = route.revisions.get(self.fixed) if self.fixed else route.only or self._falls_on(route)
         if route is None or (revision is None and self.fixed):
             self.fail(404, f"what should answer for `{self.endpoint}` is not there any more", "model_not_found")
             return
+        if revision is not None and not self.fixed and (self.orphan or self._waited()):
+            revision = self._instead(route, revision)
         self.revision = revision
         if revision is None or (not woken and self.hub.waits(self)):
             self._hold(woken)
@@ -139,6 +152,7 @@ class Exchange:
             return
         self.state = SENT
         self.upstream = upstream
+        self.replica = upstream.name
         upstream.outstanding += 1
         self.prefill = self.asked.missing if self.asked is not None else 0
         upstream.work += EACH + self.prefill
@@ -149,6 +163,23 @@ class Exchange:
             self.due = min(self.until, time.monotonic() + route.routes.connect_s + first)
         self.sent_at = time.perf_counter()
         upstream.send(self, self.line, self.headers, self.body, fresh=self.tries > 0)
+
+    def _falls_on(self, route: Endpoint) -> Revision | None:
+        return route.choose(self.chance(), self.asked.region if self.asked is not None else -1)
+
+    def _instead(self, route: Endpoint, revision: Revision) -> Revision:
+        """Who takes it, other than `revision` where need be. One that took it over keeps it while it has a replica."""
+        kept = route.revisions.get(self.revision.name) if self.orphan and self.revision is not None else None
+        if kept is not None and kept.name != self.failed and not kept.is_empty:
+            return kept
+        return route.instead(revision, self.avoid, self.asked.region if self.asked is not None else -1)
+
+    def _waited(self) -> bool:
+        """Whether it has waited so long that another revision may take it, should its own have no replica.
+
+        That is nobody's failure: a canary has one replica where the old version has many, and would look worse for it.
+        """
+        return self.state == HELD and time.monotonic() - self.since >= PATIENCE and self.hub.table.clock == "wall"
 
     def _hold(self, woken: bool) -> None:
         hold, revision = self.route.routes.hold_s, self.revision
@@ -262,8 +293,13 @@ class Exchange:
         traffic = self.route.traffic
         retried, requests = traffic.retries()
         share = self.route.routes.retry_share
+        # An idle connection may close at any time, which is no version's fault; but for a process that did end.
+        died = failure != retry.STALE or status not in (retry.RUNNING, retry.UNKNOWN)
+        if died and self.revision is not None:
+            self.failed = self.failed or self.revision.name
         if retry.again(failure, 0, self.tries, retried, requests, share, alone, status):
             traffic.retried += 1
+            self.orphan = died and self.hub.table.clock == "wall"
             self.hub.metrics.retry("stale" if failure == retry.STALE else "died")
             self.dispatch()
             return

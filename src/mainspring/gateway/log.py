@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from mainspring.errors import EnvironmentError_
-from mainspring.facts.records import BegunRecord, PredictionRecord
+from mainspring.facts.records import BegunRecord, PredictionRecord, WrittenRecord
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def _struct(name: str, of: type[Any]) -> Callable[..., msgspec.Struct]:
 
 Row = _struct("Row", PredictionRecord)
 Begun = _struct("Begun", BegunRecord)
+Written = _struct("Written", WrittenRecord)
 row: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 Done = Callable[[bool], None]

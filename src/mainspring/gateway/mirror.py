@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 from collections import deque
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import msgspec
 
+from mainspring.decide import retry
 from mainspring.facts.records import PredictionRecord
 from mainspring.gateway import wire
-from mainspring.gateway.exchange import OVER, Exchange, Outcome
+from mainspring.gateway.exchange import DYING, OVER, Exchange, Outcome
 from mainspring.gateway.hub import Hub
 from mainspring.gateway.log import Log, Position
 from mainspring.wire.process import write_whole
@@ -57,13 +59,17 @@ class Copy:
 class _Debt:
     number: int
     place: Position
+    at: float
 
 
 LINE = b"POST /v2/models/-/infer HTTP/1.1\r\n"
 
 
 class Errand(Exchange):
-    """A request that no client waits for; its outcome is awaited. It is sent once: trying again is the sender's."""
+    """A request that no client waits for; its outcome is awaited.
+
+    It is sent once, but where an idle connection was closed, which tells nothing: trying again is the sender's.
+    """
 
     __slots__ = ("outcome",)
 
@@ -74,7 +80,15 @@ class Errand(Exchange):
             self.outcome.set_result(outcome)
 
     def judge(self, failure: int, message: str, alone: bool, status: int) -> None:  # noqa: ARG002 - as the base has it
-        if self.state != OVER:
+        if (
+            self.state == DYING
+            and failure == retry.STALE
+            and self.tries == 1
+            and status in (retry.RUNNING, retry.UNKNOWN)
+        ):
+            self.hub.metrics.retry("stale")
+            self.dispatch()
+        elif self.state != OVER:
             self.fail(502, message)
 
     @staticmethod
@@ -104,6 +118,16 @@ class Mirror:
         self._waiting: deque[Copy] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._number = 0
+        self._recovered = False
+
+    def came(self, endpoint: str) -> float:
+        """When the oldest request came whose copy is not logged yet; infinity where there is none.
+
+        Endlessly long ago while the debts of earlier boots are not known.
+        """
+        if not self._recovered:
+            return -math.inf
+        return min((debt.at for key, debt in self._owed.items() if key[0] == endpoint), default=math.inf)
 
     @property
     def owed(self) -> int:
@@ -113,7 +137,7 @@ class Mirror:
     def owe(self, copy: Copy, place: Position) -> None:
         """Note a debt: its live record is at or after `place`."""
         self._number += 1
-        self._owed.setdefault(copy.key, _Debt(self._number, place))
+        self._owed.setdefault(copy.key, _Debt(self._number, place, copy.at))
 
     def pay(self, copy: Copy) -> None:
         """Send the copy, now or when others are done; gives it up when too many wait."""
@@ -140,7 +164,7 @@ class Mirror:
         started = time.perf_counter()
         headers = b"x-request-id: " + wire.header_safe(copy.id) + b"\r\n"
         body = _encode({"id": copy.id, "inputs": copy.inputs})
-        outcome, deaths = Outcome(0, b""), 0
+        outcome, deaths, failed = Outcome(0, b""), 0, ""
         for attempt in range(TRIES):
             left = SECONDS - (time.perf_counter() - started)
             if left <= 0:
@@ -148,14 +172,16 @@ class Mirror:
             outcome = await Errand.run(self._hub, copy.endpoint, copy.revision, LINE, headers, body, left)
             outcome.tries = attempt + 1
             deaths += outcome.status == 502
+            if not outcome.is_answer and outcome.upstream > 0.0 and outcome.status in (502, 504):
+                failed = copy.revision  # the first try counts, as it does of a live request
             if outcome.is_answer or outcome.status == 404 or deaths == 2:
                 break
             await asyncio.sleep(0.02 * 2**attempt)
         if not outcome.is_answer:
             outcome.status = 0
-        self._record(copy, outcome, time.perf_counter() - started)
+        self._record(copy, outcome, time.perf_counter() - started, failed)
 
-    def _record(self, copy: Copy, outcome: Outcome, seconds: float) -> None:
+    def _record(self, copy: Copy, outcome: Outcome, seconds: float, failed: str = "") -> None:
         outputs = None
         if outcome.status == 200:
             try:
@@ -165,7 +191,8 @@ class Mirror:
         record = PredictionRecord(
             endpoint=copy.endpoint, id=copy.id, at=copy.at, revision=copy.revision, version=outcome.version,
             role="mirror", status=outcome.status, seconds=seconds, upstream=outcome.upstream,
-            compute=outcome.compute, tries=outcome.tries, inputs=None, outputs=outputs, error=outcome.error,
+            compute=outcome.compute, tries=outcome.tries, inputs=None, outputs=outputs, failed=failed,
+            error=outcome.error,
         )  # fmt: skip
         self._metrics.of(copy.endpoint, copy.revision, "mirror").add(outcome.status, seconds, outcome.compute)
         # Lost on a full disk, the debt is still paid: the copy is not sent for ever.
@@ -202,6 +229,7 @@ class Mirror:
         copies = await asyncio.to_thread(self._settled.debts)
         for copy, place in copies:
             self.owe(copy, place)
+        self._recovered = True
         while copies and self._table.epoch is None:
             await asyncio.sleep(0.02)
         for copy, _ in copies:

@@ -1,7 +1,7 @@
 """The door of the Open Inference Protocol v2: predictions, outcomes that became known, and what there is.
 
     POST /v2/models/{endpoint}[/versions/{v}]/infer   forwarded to a replica of the revision that the id falls on
-    POST /v2/models/{endpoint}/feedback               outcomes, by the ids of their predictions
+    POST /v2/models/{endpoint}/feedback               outcomes and ratings, by the ids of the answers
     GET  /v2/models/{endpoint}[/versions/{v}][/ready]
 
 Who calls it: the gateway's server. What it must never do: decode a tensor (but of the binary extension, to make it
@@ -18,7 +18,7 @@ from mainspring.decide.limits import NANO
 from mainspring.facts.records import TruthRecord
 from mainspring.gateway import binary, wire
 from mainspring.gateway.accounts import Account, Charge, Refusal
-from mainspring.gateway.desk import AGAIN, Desk, signed, start
+from mainspring.gateway.desk import AGAIN, LEFT, Desk, signed, start, unit
 from mainspring.gateway.exchange import OVER, Exchange, Outcome
 from mainspring.gateway.ledger import LedgerError
 from mainspring.gateway.log import Row, row
@@ -49,7 +49,7 @@ class Prediction(Exchange):
     """One live request to a predictive endpoint."""
 
     is_live = True
-    __slots__ = ("account", "at", "body_asked", "charge", "desk", "id", "key", "request", "shown", "split")
+    __slots__ = ("account", "at", "body_asked", "charge", "desk", "id", "key", "region", "request", "shown", "split")
 
     def __init__(
         self, desk: Desk, request: Request, route: Endpoint, body_asked: wire.Infer, body: bytes, fixed: str
@@ -68,12 +68,13 @@ class Prediction(Exchange):
         super().__init__(desk.hub, route, LINE, headers, body, route.timeout, fixed)
         self.account: Account | None = None
         self.charge: Charge | None = None
-        self.key = ""
+        self.key = self.region = ""
         if route.session or desk.table.orders:
             self.asked = Asked(
                 desk.table.region(request.headers.get(b"x-mainspring-region")),
                 request.headers.get(route.session, b"")[:256] if route.session else b"",
             )
+            self.region = desk.table.name_of(self.asked.region)
 
     def charged_to(self, account: Account, charge: Charge | None) -> None:
         """Whose request it is, and what of their limits it holds."""
@@ -81,15 +82,23 @@ class Prediction(Exchange):
         self.key, self.tenant = account.key.id, account.key.tenant
 
     def chance(self) -> float:
-        return chance(self.endpoint, self.split or self.id)
+        return chance(self.endpoint, self.split or self.id, draw=self.route.routes.draw)
+
+    def came(self) -> float:
+        return self.at
 
     def gone(self) -> None:
-        """Nobody saw an answer, so there is no record of one."""
+        """Nobody saw an answer, so there is no record of one; but where versions are compared, who made them leave?"""
         if self.state != OVER:
             super().gone()
             self.desk.metrics.gone += 1
             self.route.traffic.inside -= 1
             self._settle_up(0.0, self.upstream_s)
+            if len(self.route.revisions) > 1 and self.revision is not None:
+                outcome = Outcome(LEFT, b"", self.tries + 1)
+                self._sign(outcome)
+                seconds = time.perf_counter() - self.request.arrived
+                self.desk.log.append(row(self._record(outcome, seconds, None, None, "")))
 
     def _settle_up(self, compute: float, seconds: float) -> None:
         """Give back what was reserved and not used."""
@@ -108,6 +117,17 @@ class Prediction(Exchange):
             self.charge.settle(0, 0)
         self.request.fail(500, "the gateway failed; its log says why")
 
+    def _record(
+        self, outcome: Outcome, seconds: float, inputs: msgspec.Raw | None, outputs: msgspec.Raw | None, owes: str
+    ) -> msgspec.Struct:
+        return Row(
+            endpoint=self.endpoint, id=self.id, at=self.at, revision=outcome.revision, version=outcome.version,
+            role="live", status=outcome.status, seconds=seconds, upstream=outcome.upstream, compute=outcome.compute,
+            tries=outcome.tries, inputs=inputs, outputs=outputs, owes=owes, error=outcome.error, tenant=self.tenant,
+            key=self.key, real=time.time() if self.desk.table.clock == "request" else 0.0, replica=self.replica,
+            region=self.region, unit=unit(self.endpoint, self.split) if self.split else "", failed=self.failed,
+        )  # fmt: skip
+
     def over(self, outcome: Outcome) -> None:
         """Log the outcome; when that is written, answer; when that is sent, copy it to the mirror."""
         request, desk, route = self.request, self.desk, self.route
@@ -116,13 +136,9 @@ class Prediction(Exchange):
             outcome.body = error_body(outcome.error)
         inputs, outputs = _spliced(self.body_asked, outcome)
         seconds = time.perf_counter() - request.arrived
-        owes = route.mirror(self.id, outcome.revision) if outcome.status == 200 and inputs is not None else ""
-        record = Row(
-            endpoint=route.name, id=self.id, at=self.at, revision=outcome.revision, version=outcome.version,
-            role="live", status=outcome.status, seconds=seconds, upstream=outcome.upstream, compute=outcome.compute,
-            tries=outcome.tries, inputs=inputs, outputs=outputs, owes=owes, error=outcome.error, tenant=self.tenant,
-            key=self.key, real=time.time() if desk.table.clock == "request" else 0.0,
-        )  # fmt: skip
+        region = self.asked.region if self.asked is not None else -1
+        owes = route.mirror(self.id, outcome.revision, region) if outcome.status == 200 and inputs is not None else ""
+        record = self._record(outcome, seconds, inputs, outputs, owes)
         self._settle_up(outcome.compute, outcome.upstream)
         copy = Copy(route.name, self.id, owes, self.at, inputs) if owes and inputs is not None else None
 
@@ -260,7 +276,7 @@ class OipDoor:
         if len(given_id) > wire.MAX_ID:
             desk.reject(request, 400, "body", f"`id` has more than {wire.MAX_ID} characters")
             return
-        fixed = next((r.name for r in route.revisions.values() if r.version == version), "") if version else ""
+        fixed = route.of_version(version) if version else ""
         self._admit(request, route, key, Prediction(desk, request, route, asked, body, fixed))
 
     def _admit(self, request: Request, route: Endpoint, key: Key | None, one: Prediction) -> None:
@@ -314,8 +330,10 @@ class OipDoor:
             wanted = '{"feedback": [{"id": "...", "truth": {"NAME": 1}}]}'
             desk.reject(request, 400, "feedback", f"not feedback: {error}; write `{wanted}`")
             return
-        if len(told) > wire.MAX_FEEDBACK or any(len(one.id) > wire.MAX_ID or not one.id for one in told):
-            message = f"at most {wire.MAX_FEEDBACK} outcomes a call, with ids of 1 to {wire.MAX_ID} characters"
+        faults = (fault for one in told if (fault := one.fault()))
+        message = f"{len(told)} outcomes in a call, and at most {wire.MAX_FEEDBACK} are taken"
+        message = next(faults, "") if len(told) <= wire.MAX_FEEDBACK else message
+        if message:
             desk.reject(request, 400, "feedback", message)
             return
 
@@ -354,7 +372,7 @@ class OipDoor:
         nothing = msgspec.Raw(b"[]")
         said = {
             "name": route.name,
-            "versions": [revision.version for revision in route.revisions.values()],
+            "versions": list(dict.fromkeys(revision.version for revision in route.revisions.values())),
             "platform": "mainspring",
             "inputs": known.inputs if known is not None else nothing,
             "outputs": known.outputs if known is not None else nothing,

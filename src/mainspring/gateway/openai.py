@@ -194,6 +194,7 @@ class OpenAiDoor:
             one.split = _split(request, route, said)
         if route.routes.prefix or route.session or self._desk.table.orders:
             one.asked = self._asked(request, route, said, wanted, key)
+            one.region = self._desk.table.name_of(one.asked.region)
 
     def _make_room(self, request: Request, route: Endpoint, key: Key | None, charge: Charge | None) -> bool:
         """The queue is full: whoever has most waiting for its share gives way; else the new one is refused.

@@ -106,7 +106,14 @@ def _schemas() -> dict[str, Any]:
         "required": ["id", "truth"],
         "properties": {
             "id": {"type": "string", "minLength": 1, "maxLength": wire.MAX_ID},
-            "truth": {"type": "object", "additionalProperties": {"type": ["number", "boolean"]}},
+            "truth": {
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": wire.MAX_FIELDS,
+                "propertyNames": {"minLength": 1, "maxLength": wire.MAX_FIELD},
+                "additionalProperties": {"type": ["number", "boolean"]},
+                "description": "What counts is from 0 to 1: at least one field is.",
+            },
         },
     }
     named = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
@@ -170,7 +177,7 @@ def _paths() -> dict[str, Any]:
         "/v2/health/ready": {"get": _get("Whether it has routes", answer, oip, "ready")},
         "/v2/models/{endpoint}/feedback": {
             "parameters": [name],
-            "post": _post("Outcomes that became known", _json(_ref("Feedback")), answer, oip, "feedback"),
+            "post": _post("Outcomes that became known, and ratings", _json(_ref("Feedback")), answer, oip, "feedback"),
         },
         "/metrics": {"get": _get("Counters", {"text/plain": {"schema": {"type": "string"}}}, oip, "metrics")},
         "/openapi.json": {"get": _get("This document", answer, oip, "openapi")},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -110,11 +110,11 @@ class Revision:
         self._beliefs = beliefs
         self._blocks = beliefs.blocks.setdefault(route.name, [0, 0])
         self._addresses = [upstream.address for upstream in upstreams]
-        self._slots = routes.slots
+        self._slots = slots = route.slots or routes.slots
         # Requests with one replica. A few more than its slots, so that none is ever idle; but what waits there waits
         # in the order in which it came, so with tenants it waits here.
-        more = max(1, routes.slots // 4) if len(routes.tenants) < 2 else 0
-        self._most = routes.slots + more if routes.slots else 0
+        more = max(1, slots // 4) if len(routes.tenants) < 2 else 0
+        self._most = slots + more if slots else 0
         self._regions = len({upstream.region for upstream in upstreams}) > 1
         self._start = 0
 
@@ -207,9 +207,16 @@ def _fewest(ready: list[Upstream], start: int) -> int:
 
 
 class Endpoint:
-    """One endpoint, with its revisions."""
+    """One endpoint, with its revisions; `regions`: the number of each region by its name."""
 
-    def __init__(self, name: str, routes: EndpointRoutes, revisions: list[Revision], traffic: Traffic) -> None:
+    def __init__(
+        self,
+        name: str,
+        routes: EndpointRoutes,
+        revisions: list[Revision],
+        traffic: Traffic,
+        regions: Mapping[str, int] | None = None,
+    ) -> None:
         self.name = name
         self.encoded = name.encode("utf-8", "surrogatepass")
         self.routes = routes
@@ -223,26 +230,60 @@ class Endpoint:
         self.only = revisions[0] if len(revisions) == 1 else None
         self._ordered = revisions
         self._weights = cast("_Counts", [route.weight for route in routes.revisions])
+        numbers = regions or {}
+        own = {region for route in routes.revisions for region in route.regional}
+        # Of the regions whose requests are divided otherwise, by their numbers; a region that nobody knows has none.
+        self._regional = {
+            numbers[region]: cast("_Counts", [route.weight_in(region) for route in routes.revisions])
+            for region in sorted(own)
+            if region in numbers
+        }
         self._mirror, self._mirror_share = routes.mirror, routes.mirror_share
+        self._mirror_region = numbers.get(routes.mirror_region, -1) if routes.mirror_region else None
         self.salts: dict[str, bytes] = {}  # of the prefix index, by tenant or key; there are as many as those
         self._standing = {name: (one.share, one.priority) for name, one in routes.tenants.items()}
         self.mirrors = bool(routes.mirror) and routes.mirror_share > 0
 
-    def choose(self, u: float) -> Revision | None:
-        """The revision that `u` falls on; None when no revision has a weight."""
+    def choose(self, u: float, region: int = -1) -> Revision | None:
+        """The revision that `u` falls on, for a request of a region; None when no revision has a weight there."""
         if self.only is not None:
             return self.only
-        index = pick.revision(u, self._weights)
+        index = pick.revision(u, self._regional.get(region, self._weights) if self._regional else self._weights)
         return self._ordered[index] if index >= 0 else None
+
+    def instead(self, revision: Revision, failed: Upstream | None, region: int = -1) -> Revision:
+        """Who takes a request of `revision` when that may have no replica: it itself, where it has one to ask.
+
+        Else the revision with the largest share that has one, so that nobody waits for a canary to be started again.
+        `failed`: the replica that ended while it had the request. Not asked in a replay, where a request waits: there
+        the same version answers, however often something is killed.
+        """
+        now = time.monotonic()
+        if any(one is not failed and one.usable(now) for one in revision.upstreams):
+            return revision
+        weights = self._regional.get(region, self._weights) if self._regional else self._weights
+        others = [(w, one) for w, one in zip(weights, self._ordered, strict=True) if w > 0 and one is not revision]
+        there = [(w, one) for w, one in others if one.free(now) >= 0]
+        return max(there, key=lambda pair: int(pair[0]), default=(0, revision))[1]
+
+    def of_version(self, version: str) -> str:
+        """The name of the revision that answers requests for one version; "" for none.
+
+        Where two have it (other settings are tried, or a fresh control runs beside it): the first with a replica.
+        """
+        mine = [revision for revision in self._ordered if revision.version == version]
+        return next((one.name for one in mine if not one.is_empty), mine[0].name if mine else "")
 
     def standing(self, tenant: str) -> tuple[float, int]:
         """Share and priority of a tenant; of one that the routes do not know (any more), those of any other."""
         return self._standing.get(tenant, _ANYBODY)
 
-    def mirror(self, id: str, live: str) -> str:
-        """The name of the revision that gets a copy of this request; "" for none."""
+    def mirror(self, id: str, live: str, region: int = -1) -> str:
+        """The name of the revision that gets a copy of this request, which came from a region; "" for none."""
         name = self._mirror
         if not name or name == live or name not in self.revisions:
+            return ""
+        if self._mirror_region is not None and region != self._mirror_region:
             return ""
         return name if pick.mirrored(chance(self.name, id, b"mirror"), self._mirror_share) else ""
 
@@ -261,7 +302,7 @@ class Endpoint:
         return max(each, default=-1)
 
 
-def chance(endpoint: str, id: str, salt: bytes = b"revision") -> float:
-    """A number in [0, 1) of the request's own: the same for the same id, whichever worker asks."""
-    key = f"{endpoint}\0{id}".encode("utf-8", "surrogatepass")
+def chance(endpoint: str, id: str, salt: bytes = b"revision", draw: str = "") -> float:
+    """A number in [0, 1) of the request's own: the same for the same id and `draw`, whichever worker asks."""
+    key = (f"{endpoint}\0{id}\0{draw}" if draw else f"{endpoint}\0{id}").encode("utf-8", "surrogatepass")
     return pick.unit(int.from_bytes(hashlib.blake2b(key, digest_size=8, person=salt).digest(), "big"))

@@ -41,6 +41,7 @@ class Table:
         self.beliefs = Beliefs()
         self.regions: dict[bytes, int] = {}
         self.home = -1
+        self._names: list[str] = []  # of the regions, in the order of their numbers
         self.orders: list[list[int]] = []  # for each region, all regions, nearest first
         self.on_change: Callable[[], None] = lambda: None  # a new table, or a replica that answers again
 
@@ -74,6 +75,7 @@ class Table:
         upstreams: dict[str, Upstream] = {}
         endpoints = {name: self._endpoint(name, routes, numbers, upstreams) for name, routes in table.endpoints.items()}
         self.endpoints = endpoints
+        self._names = names
         self.regions = {name.encode("utf-8", "surrogatepass"): number for name, number in numbers.items()}
         self.orders = [[numbers[n] for n in (table.near.get(name) or (name,))] for name in names]
         self.home = numbers.get(table.home, -1)
@@ -104,7 +106,7 @@ class Table:
                 upstreams[address] = upstream
                 found.append(upstream)
             revisions.append(Revision(route, found, routes, self.beliefs))
-        return Endpoint(name, routes, revisions, self.traffic.setdefault(name, Traffic()))
+        return Endpoint(name, routes, revisions, self.traffic.setdefault(name, Traffic()), numbers)
 
     def _revived(self) -> None:
         self.on_change()
@@ -114,6 +116,10 @@ class Table:
         if header is None:
             return self.home
         return self.regions.get(header, self.home)
+
+    def name_of(self, region: int) -> str:
+        """The name of a region by its number; "" where regions are not told apart."""
+        return self._names[region] if 0 <= region < len(self._names) else ""
 
     def _ack(self, epoch: int) -> None:
         content = json.dumps({"epoch": epoch, "pid": os.getpid(), "boot": self._boot}).encode()

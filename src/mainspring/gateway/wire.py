@@ -14,6 +14,8 @@ import msgspec
 
 MAX_ID = 256
 MAX_FEEDBACK = 10_000
+MAX_FIELDS = 16  # of one outcome
+MAX_FIELD = 256  # characters of its name
 _NOT_JSON = re.compile(rb"(?<![\w\"])(?:NaN|-?Infinity)(?![\w\"])")
 _LATEST = 253402300799.0  # the last second of the year 9999
 _VISIBLE = "".join(chr(c) for c in range(0x21, 0x7F) if c != 0x25)
@@ -43,6 +45,20 @@ class Told(msgspec.Struct):
     id: str
     truth: dict[str, float | bool]
     at: Any = None
+
+    def fault(self) -> str:
+        """What is wrong with it, in words; "" when nothing is."""
+        if not 0 < len(self.id) <= MAX_ID:
+            return f"an `id` has 1 to {MAX_ID} characters, not {len(self.id)}"
+        if not 0 < len(self.truth) <= MAX_FIELDS:
+            return f"the outcome of `{self.id:.100}` has {len(self.truth)} fields, and may have 1 to {MAX_FIELDS}"
+        for name in self.truth:
+            if not 0 < len(name) <= MAX_FIELD:
+                return f"a field of `{self.id:.100}` has a name of {len(name)} characters, not of 1 to {MAX_FIELD}"
+        if not any(0 <= value <= 1 for value in self.truth.values()):  # others may stand beside it
+            name, value = next(iter(self.truth.items()))
+            return f"`{name:.40}` of `{self.id:.100}` is `{float(value):g}`, and has to be from 0 to 1"
+        return ""
 
 
 class Feedback(msgspec.Struct):

@@ -40,7 +40,7 @@ def decide(s: Snapshot) -> Plan:
 def _answer_rest(draft: Draft) -> None:
     """Leave no request unanswered: an approval is used up, an unknown verb is said to be one."""
     answered = {answer.request for answer in draft.answers}
-    begun = {step.id for step in draft.steps}
+    begun = {step.id for step in draft.steps} | draft.begun
     for request in draft.s.requests:
         if request.id in answered:
             continue
@@ -48,7 +48,7 @@ def _answer_rest(draft: Draft) -> None:
             known = request.target in begun
             text = "begun" if known else f"step `{request.target}` is not proposed (any more): `mainspring status`"
             draft.answer(request, text, accepted=known)
-        elif request.verb in ("run", "quantize") and _has_pipeline(draft, request.target):
+        elif request.verb in ("run", "quantize", "gate") and _has_pipeline(draft, request.target):
             draft.answer(request, "`control: watch` begins nothing", accepted=False)
         else:
             draft.answer(request, f"there is no `{request.target}` to {request.verb}", accepted=False)

@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from mainspring.decide.scale import Scaling
-from mainspring.loop.memory import Memory, ModelMemory, PipelineMemory, ProcessMemory, RolloutMemory, RunMemory
+from mainspring.loop.memory import (
+    EndpointMemory,
+    Memory,
+    ModelMemory,
+    PipelineMemory,
+    ProcessMemory,
+    RolloutMemory,
+    RunMemory,
+)
 from mainspring.loop.plan import Action, Answer, Condition, Event, Fence, Plan, Record, Step, Waiting, step_id
 from mainspring.loop.readings import Query, Reading, Readings, Unknown
 from mainspring.loop.snapshot import Desired, Now, Observed, ProcessSeen, Request
@@ -40,7 +49,9 @@ class Draft:
     runs: dict[str, RunMemory]
     pipelines: dict[str, PipelineMemory]
     scales: dict[str, Scaling]
+    endpoints: dict[str, EndpointMemory]
     aborted: list[str]
+    alone: list[str]
     epoch: int
     looked: float | None
     steps: list[Step] = field(default_factory=list)
@@ -50,7 +61,9 @@ class Draft:
     records: list[Record] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
+    judged: dict[str, dict[str, Any]] = field(default_factory=dict)  # by endpoint: what was judged in this cycle
     approved: frozenset[str] = frozenset()
+    begun: set[str] = field(default_factory=set)  # approvals that were used up by what is no step
 
     @classmethod
     def of(cls, s: Snapshot) -> Draft:
@@ -64,7 +77,9 @@ class Draft:
             runs=dict(m.runs),
             pipelines=dict(m.pipelines),
             scales=dict(m.scales),
+            endpoints=dict(m.endpoints),
             aborted=list(m.aborted),
+            alone=list(m.alone),
             epoch=m.epoch,
             looked=m.looked,
             approved=frozenset(r.target for r in s.requests if r.verb == "approve"),
@@ -92,6 +107,17 @@ class Draft:
             return False
         self.steps.append(step)
         return True
+
+    def may(self, name: str, because: str) -> bool:
+        """Say whether a decision that is no step may be taken; False: it waits for a person, as a step would."""
+        ident = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+        control = self.s.desired.stack.orchestration.control
+        if control == "act" or (control == "suggest" and ident in self.approved):
+            self.begun.add(ident)
+            return True
+        hint = "`control: watch` begins nothing" if control == "watch" else f"`mainspring approve {ident}`"
+        self.wait(f"approval/{ident}", f"{because}; {hint}")
+        return False
 
     def wait(self, what: str, why: str, *, self_ending: bool = False) -> None:
         """Say what is waited for."""
@@ -141,7 +167,9 @@ class Draft:
             runs=self.runs,
             pipelines=self.pipelines,
             scales=self.scales,
+            endpoints=self.endpoints,
             aborted=tuple(self.aborted),
+            alone=tuple(self.alone[-256:]),
         )
         return Plan(
             steps=tuple(self.steps),
@@ -151,5 +179,6 @@ class Draft:
             conditions=tuple(self.conditions),
             records=tuple(self.records),
             answers=tuple(self.answers),
+            judged=self.judged,
             wake=min(self.wakes, default=None),
         )

@@ -1,4 +1,4 @@
-"""Tenants and their limits, from the stack file to the route table. Who calls it: `serve.py`."""
+"""Tenants and their limits, from the stack file to the route table. Who calls it: `routed.py`."""
 
 from __future__ import annotations
 

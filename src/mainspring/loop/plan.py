@@ -192,6 +192,7 @@ class Plan:
     conditions: tuple[Condition, ...] = ()
     records: tuple[Record, ...] = ()
     answers: tuple[Answer, ...] = ()
+    judged: dict[str, dict[str, Any]] = field(default_factory=dict)  # by endpoint: how its rollout gets on; not kept
     wake: float | None = None  # Now.wall at which to look again at the latest
 
     @property

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mainspring.decide.arms import Arms
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -43,6 +45,55 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmsQuery:
+    """What both arms of a rollout did in [since, until), event time."""
+
+    endpoint: str
+    candidate: str  # revision name
+    control: tuple[str, ...]  # revision names of the old version, its fresh replicas' too
+    fresh: str  # the one whose times are compared; "": all of `control`
+    since: float  # when the candidate first answered users; slices are counted from here
+    until: float
+    width: float  # seconds of a slice
+    stage_since: float  # when the present stage began: sums are of this stage
+    mirror_since: float | None = None  # when its unseen answers began
+    shares: tuple[tuple[float, float], ...] = ()  # (event time, share that the routes gave the candidate from then on)
+    skip: tuple[tuple[float, float], ...] = ()  # [from, to): replicas were warming up, times don't count
+    sticky: bool = False  # the split is by user or session: they are counted too
+    region: str = ""  # only requests from there; "": all
+    score: str = ""  # a field of feedback; "": none
+    metric: str = ""
+    lag: float = 600.0  # seconds after which a request has ended in any case: the endpoint's time limit
+    mirror_width: float = 0.0  # seconds of a slice of copies; 0: `width`
+    mirrors: tuple[tuple[float, float, str], ...] = ()
+    """(event time, share of the requests that were copied from then on, region that they came from; "": all); share 0:
+    none, or not known."""
+
+    def copied(self, at: int) -> tuple[float, str]:
+        """Give share and region of the requests that were copied in slice `at` of copies; 0 where that is not known."""
+        width = self.mirror_width or self.width
+        begins = (self.mirror_since or 0.0) + at * width
+        found = (0.0, "")
+        for since, share, region in self.mirrors:
+            if since <= begins:
+                found = (share, region)
+            elif since < begins + width:
+                return (0.0, "")
+        return found
+
+    def weight(self, at: int) -> float:
+        """Give the candidate's share by design in slice `at`; 0 where it changed inside, or is not known."""
+        begins, ends = self.since + at * self.width, self.since + (at + 1) * self.width
+        share = 0.0
+        for since, given in self.shares:
+            if since <= begins:
+                share = given
+            elif since < ends:
+                return 0.0
+        return share
+
+
+@dataclass(frozen=True, slots=True)
 class PairsQuery:
     """Rows that both revisions answered (one of them as mirror) and whose truth is known."""
 
@@ -70,6 +121,7 @@ class Pairs:
 
     days: tuple[DayPairs, ...]
     untold: int
+    differences: tuple[tuple[float, int], ...] = ()  # loss of candidate - control, rounded to 1/1000: value, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +190,6 @@ class Spend:
     dollars: float
 
 
-Query = TrafficQuery | PairsQuery | QualityQuery | DriftQuery | SpendQuery
-Reading = Traffic | Pairs | Quality | Drift | Spend
+Query = TrafficQuery | ArmsQuery | PairsQuery | QualityQuery | DriftQuery | SpendQuery
+Reading = Traffic | Arms | Pairs | Quality | Drift | Spend
 Readings = Mapping[Query, Reading | Unknown]

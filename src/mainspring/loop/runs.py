@@ -9,12 +9,13 @@ from mainspring.decide.restart import restart
 from mainspring.decide.retrain import Situation, retrain
 from mainspring.decide.schedule import next_after
 from mainspring.loop.draft import Draft
+from mainspring.loop.labels import version_number
 from mainspring.loop.memory import PipelineMemory, RunMemory
 from mainspring.loop.plan import StartRun
 from mainspring.loop.readings import Spend, SpendQuery, Unknown
 from mainspring.loop.serve import version_of
 from mainspring.loop.snapshot import RunSeen, VersionSeen
-from mainspring.loop.versions import conclude_run
+from mainspring.loop.versions import conclude_run, remember_given_up
 from mainspring.stack.pipelines import PipelineSpec
 
 ATTEMPTS = 8  # of one run that is killed again and again
@@ -38,15 +39,18 @@ def run(draft: Draft) -> None:
         _changed(draft, name, spec)
         _asked(draft, name, spec)
         _conversion(draft, name, spec)
+        _gates_alone(draft, name, spec)
         _proposed(draft, name, spec)
         _scheduled(draft, name, spec)
+    _no_gates(draft)
 
 
 def begin_for(draft: Draft, pipeline: str, cause: str) -> None:
     """Start a run for a trigger, if it may; say why not otherwise."""
     spec = draft.s.desired.stack.pipelines[pipeline]
     memory = draft.pipelines.get(pipeline, PipelineMemory())
-    situation = Situation(draft.now.wall, memory.starts, _busy(draft, pipeline, spec), _over_budget(draft))
+    busy = _busy(draft, pipeline) or _rolling_out(draft, spec)
+    situation = Situation(draft.now.wall, memory.starts, busy, _over_budget(draft))
     decision = retrain(spec.retrain, cause, situation)
     if decision.start:
         when = datetime.fromtimestamp(draft.now.wall, UTC).date().isoformat()
@@ -58,13 +62,18 @@ def begin_for(draft: Draft, pipeline: str, cause: str) -> None:
         draft.tell("RetrainingHeldBack", f"pipeline/{pipeline}", decision.why, key=key, kind="retrain")
 
 
-def _busy(draft: Draft, pipeline: str, spec: PipelineSpec) -> str:
+def _busy(draft: Draft, pipeline: str) -> str:
     for memory in draft.runs.values():
         if memory.pipeline == pipeline:
             return f"run {memory.id} is under way"
+    return ""
+
+
+def _rolling_out(draft: Draft, spec: PipelineSpec) -> str:
+    """Why a trigger waits: what it found may be over when the rollout is. Who asks for a version need not wait."""
     for rollout in draft.rollouts.values():
         if rollout.model == spec.produces:
-            return f"version {rollout.candidate} is being rolled out"
+            return f"version {version_number(rollout.candidate)} is being rolled out"
     return ""
 
 
@@ -101,17 +110,37 @@ def _start(
     source: VersionSeen | None = None,
     convert: str = "",
     asked: bool = False,
+    alone: bool = False,
 ) -> bool:
-    memory = draft.pipelines.get(pipeline, PipelineMemory())
+    judged = version_of(draft, spec.produces, candidate) if candidate else None
+    new = replace(
+        _drawn_up(draft, pipeline, spec, cause),
+        candidate=judged.artefact if judged else "",
+        candidate_version=candidate,
+        convert=convert,
+        source=source.artefact if source else "",
+        alone=alone,
+    )
+    if not draft.do(_action(new), f"{cause}: a run of `{pipeline}`", cause=new.id, keeps=asked):
+        return False
+    draft.runs[new.id] = new
+    _count(draft, new, spec, source)
+    draft.tell("RunStarted", f"pipeline/{pipeline}", f"{new.id}: {cause}", key=f"run/{new.id}/started", kind="retrain")
+    value = {"pipeline": pipeline, "cause": cause, "first": new.first, "until": new.until}
+    draft.record("run", new.id, draft.now.wall, value)
+    draft.wait(f"run/{new.id}", "works", self_ending=True)
+    return True
+
+
+def _drawn_up(draft: Draft, pipeline: str, spec: PipelineSpec, cause: str) -> RunMemory:
+    """The next run of a pipeline, against the champion that there is."""
     champion = draft.champion(spec.produces)
     version = version_of(draft, spec.produces, champion) if champion else None
-    judged = version_of(draft, spec.produces, candidate) if candidate else None
-    first = champion == ""
     until = draft.now.wall - spec.truth_after
-    if first and spec.first.to is not None:
+    if not champion and spec.first.to is not None:
         until = min(_day(spec.first.to, end=True) or until, draft.now.wall)
-    number = 1 + max(memory.count, _highest(draft, pipeline))
-    new = RunMemory(
+    number = 1 + max(draft.pipelines.get(pipeline, PipelineMemory()).count, _highest(draft, pipeline))
+    return RunMemory(
         id=f"{pipeline}-{number}",
         pipeline=pipeline,
         cause=cause,
@@ -120,29 +149,32 @@ def _start(
         until=until,
         champion=version.artefact if version else "",
         champion_version=champion,
-        candidate=judged.artefact if judged else "",
-        candidate_version=candidate,
-        first=first,
-        convert=convert,
-        source=source.artefact if source else "",
+        candidate="",
+        candidate_version="",
+        first=champion == "",
     )
-    if not draft.do(_action(new), f"{cause}: a run of `{pipeline}`", cause=new.id, keeps=asked):
-        return False
-    draft.runs[new.id] = new
+
+
+def _count(draft: Draft, new: RunMemory, spec: PipelineSpec, source: VersionSeen | None) -> None:
+    """Remember of a run that begins what later ones depend on."""
+    memory = draft.pipelines.get(new.pipeline, PipelineMemory())
+    given = bool(new.candidate_version or new.convert)
     # Only triggered runs count against the limit and the cool-down; the first version is none.
-    starts = memory.starts if first or candidate or convert else (*memory.starts, draft.now.wall)[-64:]
-    content = memory.content if candidate or convert else spec.content
+    starts = memory.starts if new.first or given else (*memory.starts, draft.now.wall)[-64:]
     contents = memory.contents
-    made_of = dict(contents).get(source.run, "") if source is not None else "" if candidate else spec.content
+    made_of = "" if new.candidate_version else spec.content
+    if source is not None:
+        made_of = dict(contents).get(source.run, "")
     if made_of:
         contents = (*contents, (new.id, made_of))[-64:]
-    draft.pipelines[pipeline] = replace(
-        memory, count=number, starts=starts, wants="", content=content, contents=contents
+    draft.pipelines[new.pipeline] = replace(
+        memory,
+        count=int(new.id.rpartition("-")[2]),
+        starts=starts,
+        wants=memory.wants if new.alone else "",  # who only looks takes nobody's turn
+        content=memory.content if given else spec.content,
+        contents=contents,
     )
-    draft.tell("RunStarted", f"pipeline/{pipeline}", f"{new.id}: {cause}", key=f"run/{new.id}/started", kind="retrain")
-    draft.record("run", new.id, draft.now.wall, {"pipeline": pipeline, "cause": cause, "first": first, "until": until})
-    draft.wait(f"run/{new.id}", "works", self_ending=True)
-    return True
 
 
 def _highest(draft: Draft, pipeline: str) -> int:
@@ -218,13 +250,13 @@ def _failed(draft: Draft, memory: RunMemory, seen: RunSeen) -> None:
     message = f"{memory.id} failed: {seen.error or 'it was killed too often'}"
     draft.tell("RunFailed", about, message, key=f"run/{memory.id}/failed", level="error", kind="retrain")
     draft.record("run-failed", memory.id, draft.now.wall, {"pipeline": memory.pipeline, "error": seen.error})
-    if memory.candidate_version:
-        draft.aborted.append(f"{draft.s.desired.stack.pipelines[memory.pipeline].produces}/{memory.candidate_version}")
+    if memory.candidate_version and not memory.alone:
+        remember_given_up(draft, draft.s.desired.stack.pipelines[memory.pipeline].produces, memory.candidate_version)
 
 
 def _first(draft: Draft, name: str, spec: PipelineSpec) -> None:
     """Make the first version when there is none; after a failure only when the stack changed or somebody asks."""
-    if spec.produces in draft.models or _busy(draft, name, spec):
+    if spec.produces in draft.models or _busy(draft, name):
         return
     about = f"pipeline/{name}"
     memory = draft.pipelines.get(name, PipelineMemory())
@@ -247,7 +279,7 @@ def _changed(draft: Draft, name: str, spec: PipelineSpec) -> None:
     memory = draft.pipelines.get(name, PipelineMemory())
     if not spec.content or memory.count == 0 or memory.content == spec.content:
         return
-    busy = _busy(draft, name, spec)
+    busy = _busy(draft, name)
     champion = draft.champion(spec.produces)
     version = version_of(draft, spec.produces, champion) if champion else None
     if not busy and version is not None and dict(memory.contents).get(version.run) == spec.content:
@@ -262,7 +294,7 @@ def _asked(draft: Draft, name: str, spec: PipelineSpec) -> None:
     for request in draft.s.requests:
         if request.verb != "run" or request.target != name:
             continue
-        busy = _busy(draft, name, spec)
+        busy = _busy(draft, name)
         if busy:
             draft.answer(request, f"not now: {busy}", accepted=False)
         elif _start(draft, name, spec, f"asked by {request.who or 'a person'}", asked=True):
@@ -281,7 +313,8 @@ def _conversion(draft: Draft, name: str, spec: PipelineSpec) -> None:
         champion = draft.champion(spec.produces)
         number = str(request.args.get("version") or champion)
         version = version_of(draft, spec.produces, number) if number else None
-        never, busy = _no_conversion(spec.produces, convert, number, version), _busy(draft, name, spec)
+        never, busy = _no_version(spec.produces, number, version), _busy(draft, name)
+        never = never if convert else "no precision was named"
         cause = f"{spec.produces}@{number} to {convert}, asked by {request.who or 'a person'}"
         if never or busy:
             draft.answer(request, never or f"not now: {busy}", accepted=False)
@@ -290,10 +323,36 @@ def _conversion(draft: Draft, name: str, spec: PipelineSpec) -> None:
             draft.answer(request, f"run {name}-{count} converts {spec.produces}@{number} to {convert}", accepted=True)
 
 
-def _no_conversion(model: str, convert: str, number: str, version: VersionSeen | None) -> str:
-    """Why a version cannot be converted, as far as that is seen from here; the run looks into the file."""
-    if not convert:
-        return "no precision was named"
+def _gates_alone(draft: Draft, name: str, spec: PipelineSpec) -> None:
+    """Put a version through the gates for who asked, and nothing more: what passes is not rolled out for it."""
+    for request in draft.s.requests:
+        if request.verb != "gate" or request.target not in (name, spec.produces):
+            continue
+        if any(answer.request == request.id for answer in draft.answers):
+            continue  # by another pipeline of the same model
+        number = str(request.args.get("version") or "")
+        version = version_of(draft, spec.produces, number) if number else None
+        never, busy = _no_version(spec.produces, number, version), _busy(draft, name)
+        cause = f"gates of {spec.produces}@{number}, asked by {request.who or 'a person'}"
+        if never or busy:
+            draft.answer(request, never or f"not now: {busy}", accepted=False)
+        elif _start(draft, name, spec, cause, candidate=number, asked=True, alone=True):
+            count = draft.pipelines[name].count
+            draft.answer(request, f"run {name}-{count} judges {spec.produces}@{number}", accepted=True)
+
+
+def _no_gates(draft: Draft) -> None:
+    """Say that a model has no gates: nothing produces it."""
+    pipelines = draft.s.desired.stack.pipelines
+    known = {*pipelines, *(spec.produces for spec in pipelines.values())}
+    for request in draft.s.requests:
+        if request.verb == "gate" and request.target not in known:
+            message = f"no pipeline of the stack file produces `{request.target}`, so it has no gates"
+            draft.answer(request, message, accepted=False)
+
+
+def _no_version(model: str, number: str, version: VersionSeen | None) -> str:
+    """Why nothing can be judged or converted: there is no such version that can be served."""
     if not number:
         return f"there is no version of `{model}` yet"
     if version is None:
@@ -308,7 +367,7 @@ def _proposed(draft: Draft, name: str, spec: PipelineSpec) -> None:
         return
     if draft.s.desired.stack.orchestration.control == "watch":
         draft.pipelines[name] = replace(memory, wants="")
-    elif not _busy(draft, name, spec):
+    elif not (_busy(draft, name) or _rolling_out(draft, spec)):
         _start(draft, name, spec, memory.wants)
 
 
@@ -330,7 +389,7 @@ def _scheduled(draft: Draft, name: str, spec: PipelineSpec) -> None:
 
 def _judge_named(draft: Draft, name: str, spec: PipelineSpec) -> None:
     """Judge a version that somebody named `challenger` by hand before it sees traffic."""
-    if _busy(draft, name, spec) or spec.produces not in draft.models:
+    if _busy(draft, name) or spec.produces not in draft.models:
         return
     number = draft.s.observed.aliases.get(spec.produces, {}).get("challenger", "")
     version = version_of(draft, spec.produces, number) if number else None

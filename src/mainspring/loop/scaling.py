@@ -6,58 +6,51 @@ do: start or stop anything (`serve.py` does), or take what is not known for noth
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 from mainspring.decide.ceiling import ceiling
 from mainspring.decide.scale import STALE, Scaling, loaded, rules_of, scale
 from mainspring.loop.draft import Draft
+from mainspring.loop.labels import endpoint_of, label_of, revision_of
+from mainspring.loop.launches import live_label
 from mainspring.loop.limits import core_price
-from mainspring.loop.memory import Memory
+from mainspring.loop.place import ceiling as room_for
+from mainspring.loop.place import lenders
 from mainspring.loop.readings import Spend, SpendQuery
-from mainspring.loop.window import revision_name
-from mainspring.stack.model import Stack
+from mainspring.loop.room import regions_of, said, scales
 from mainspring.stack.serving import Endpoint
 
 EVERY = 1.0
 """Seconds between two decisions where nothing wakes the loop."""
 
 
-def scales(endpoint: Endpoint) -> bool:
-    """Whether the number of replicas follows the load."""
-    return endpoint.replicas.high > endpoint.replicas.low
-
-
-def regions_of(stack: Stack, endpoint: Endpoint) -> int:
-    """How often the range of an endpoint counts: once, or once in each region."""
-    return len(endpoint.regions or stack.compute.regions or ("",)) if endpoint.replicas.per_region else 1
-
-
-def count_of(memory: Memory | Draft, name: str, endpoint: Endpoint, regions: int) -> int:
-    """Replicas of each version of an endpoint (of each region, where the file says so)."""
-    if not scales(endpoint):
-        return endpoint.replicas.low
-    kept = memory.scales.get(name)
-    want = endpoint.replicas.low
-    if kept is not None and kept.want >= 0:
-        want = math.ceil(kept.want / regions)
-    # A version under way is watched in its own replicas: there is at least one of each.
-    return max(want, 1) if name in memory.rollouts else want
-
-
 def rescale(draft: Draft) -> None:
     """Decide how many replicas there are to be, endpoint by endpoint."""
     serving = draft.s.desired.stack.serving
+    _tell_borrowed(draft)
     draft.scales = {name: kept for name, kept in draft.scales.items() if name in serving and scales(serving[name])}
     for name, endpoint in serving.items():
         if scales(endpoint) and draft.champion(endpoint.model_name):
             _rescale(draft, name, endpoint)
 
 
+def _tell_borrowed(draft: Draft) -> None:
+    """Say whose replicas make room for a rollout: their numbers are decided on below."""
+    for name, rollout in draft.rollouts.items():
+        found = lenders(draft, rollout)
+        if found:
+            whose = ", ".join(f"{count} of `{other}`" for other, count in sorted(found.items()))
+            there = f"{said(draft.s.desired.stack)} may be used"
+            message = f"`{name}` borrows the room of replicas above others' least number ({whose}): {there}"
+            key = f"endpoint/{name}/room/{rollout.candidate}/{rollout.began:.0f}/borrowed"
+            draft.tell("RoomForRollout", f"endpoint/{name}", message, key=key, kind="rollout")
+
+
 def _rescale(draft: Draft, name: str, endpoint: Endpoint) -> None:
     before = draft.scales.get(name, Scaling())
-    ready, starting = _there(draft, name, endpoint)
+    ready, starting = _there(draft, name)
     regions = regions_of(draft.s.desired.stack, endpoint)
-    rules = rules_of(endpoint, _ceiling(draft, name, endpoint), regions)
+    rules = replace(rules_of(endpoint, _ceiling(draft, name, endpoint), regions), room=room_for(draft, name))
     last = draft.s.memory.last
     away = last is not None and draft.now.mono - last.mono > STALE  # what has to hold all along, nobody watched
     load = None if away else draft.s.observed.loads.get(name)
@@ -73,17 +66,28 @@ def _rescale(draft: Draft, name: str, endpoint: Endpoint) -> None:
         draft.tell(
             "OverBudget", about, f"`{name}` {told.why}", key=f"{about}/over-budget", level="warning", kind="scale"
         )
+    elif "the room allows" in told.why:
+        draft.condition(about, "Scales", ok=False, reason="NoRoom", message=told.why)
     elif told.memory.blind:
         draft.condition(about, "Scales", ok=None, reason="Unknown", message=told.why)
     else:
         draft.condition(about, "Scales", ok=True, reason="Follows", message=told.why)
 
 
-def _there(draft: Draft, name: str, endpoint: Endpoint) -> tuple[int, int]:
-    """Replicas of the champion that answer, and that start."""
-    prefix = revision_name(name, draft.champion(endpoint.model_name))
-    seen = [p.state for p in draft.s.observed.processes if p.kind == "replica" and p.name.rpartition("-")[0] == prefix]
-    return seen.count("ready"), seen.count("starting")
+def _there(draft: Draft, name: str) -> tuple[int, int]:
+    """Replicas that answer, and that start: the champion's, and while a version takes its place that one's too.
+
+    Those of a candidate beside the champion's do not count, nor a fresh control's: they end with the rollout.
+    """
+    live, rollout = live_label(draft, name), draft.rollouts.get(name)
+    seen = [p for p in draft.s.observed.processes if p.kind == "replica" and endpoint_of(p.name) == name]
+    states: dict[str, list[str]] = {}
+    for process in seen:
+        states.setdefault(label_of(revision_of(process.name)), []).append(process.state)
+    mine = states.get(live, [])
+    if rollout is not None and rollout.stages[rollout.stage].kind in ("waves", "all"):
+        mine = mine + states.get(rollout.candidate, [])
+    return mine.count("ready"), mine.count("starting")
 
 
 def _ceiling(draft: Draft, name: str, endpoint: Endpoint) -> int | None:
@@ -100,9 +104,7 @@ def _ceiling(draft: Draft, name: str, endpoint: Endpoint) -> int | None:
         return None
     core = core_price(stack, draft.s.observed.cores) * 3600.0
     hours = (budget.per - draft.now.wall % budget.per) / 3600.0
-    there = [
-        p.name.rsplit("-", 2)[0] for p in draft.s.observed.processes if p.kind == "replica" and p.state != "exited"
-    ]
+    there = [endpoint_of(p.name) for p in draft.s.observed.processes if p.kind == "replica" and p.state != "exited"]
     others = sum(stack.serving[one].threads for one in there if one != name and one in stack.serving)
     return ceiling(budget.count - spent.dollars - others * core * hours, hours, core * endpoint.threads)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from mainspring.decide.probes import SafetyNumbers
+from mainspring.decide.ranges import InputNumbers
 from mainspring.decide.routes import RouteTable
 from mainspring.decide.scale import Load
 from mainspring.stack.model import Stack
@@ -68,6 +71,7 @@ class DayLoss:
     rows: int
     candidate: float  # sum of squared errors
     champion: float  # nan without a champion
+    squares: float = math.nan  # sum of the squared differences between the two, row by row; nan: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class GroupNumbers:
     group: str
     rows: int
     value: float
+    error: float = math.nan  # standard error of the value, with days as blocks
+    days: int = 0  # with rows of the group
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ class GateNumbers:
     days: tuple[DayLoss, ...]
     auc: float  # candidate's, on the held-out rows; nan when one class is missing
     champion_auc: float  # nan without a champion
-    latency_p95: float  # seconds for a single row, artefact as it will be served
+    latency_p95: float  # seconds for a single row, or for an answer, of a real replica
     groups: tuple[GroupNumbers, ...] = ()
     checks: tuple[CheckNumbers, ...] = ()
     champion: str = ""  # the version compared with; "" for none
@@ -126,6 +132,11 @@ class GateNumbers:
     converted: str = ""  # the precision that the candidate's weights were converted to; "" when they were not
     own: Footprint | None = None
     other: Footprint | None = None  # the champion's
+    auc_errors: tuple[float, float] = (math.nan, math.nan)  # standard errors of the difference: by days, by rows
+    safety: SafetyNumbers | None = None  # of a language model whose gates ask for it
+    inputs: InputNumbers | None = None  # of a tabular model whose gates ask for it
+    predicted: tuple[float, float] = (math.nan, math.nan)  # the lowest and the highest on the held-out rows
+    memory: float = math.nan  # bytes that a real replica held after all was asked
 
 
 @dataclass(frozen=True, slots=True)

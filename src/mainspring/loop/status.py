@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mainspring.loop.draft import Draft
-from mainspring.loop.scaling import count_of, regions_of, scales
+from mainspring.loop.room import count_of, regions_of, scales
 
 
 def conditions(draft: Draft) -> None:
@@ -13,7 +13,7 @@ def conditions(draft: Draft) -> None:
     for name, endpoint in stack.serving.items():
         about = f"endpoint/{name}"
         routes = table.endpoints.get(name) if table else None
-        answering = [r.name for r in routes.revisions if r.replicas and r.weight] if routes else []
+        answering = [r.name for r in routes.revisions if r.replicas and r.takes] if routes else []
         model = draft.models.get(endpoint.model_name)
         if answering:
             draft.condition(about, "Ready", ok=True, reason="Answers", message=f"{', '.join(answering)}")

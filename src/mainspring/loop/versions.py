@@ -13,7 +13,8 @@ from dataclasses import asdict, replace
 from mainspring.decide.gate import judge, seed_of
 from mainspring.decide.verdict import Verdict
 from mainspring.loop.draft import Draft
-from mainspring.loop.memory import ModelMemory, RunMemory
+from mainspring.loop.labels import version_number
+from mainspring.loop.memory import ModelMemory, RolloutMemory, RunMemory
 from mainspring.loop.plan import RecordVerdict, RegisterVersion, SetAlias
 from mainspring.loop.snapshot import RunSeen, VersionSeen
 from mainspring.stack.pipelines import PipelineSpec
@@ -47,16 +48,36 @@ def conclude_run(draft: Draft, memory: RunMemory, seen: RunSeen, spec: PipelineS
         draft.runs.pop(memory.id)
         return
     verdict = judge(spec.gates, seen.gate, seed_of(seen.id))
-    if version.verdict == "":
-        numbers = json.dumps(_plain(asdict(verdict)), sort_keys=True)
-        kind = "passed" if verdict.passed else "refused"
-        note = _note(verdict)
-        because = f"version {version.number} of `{model}` was judged"
-        draft.do(RecordVerdict(model, version.number, kind, note, numbers), because, keeps=True)
-        draft.wait(f"run/{seen.id}", "its verdict is written down", self_ending=True)
+    if not _written(memory, version, verdict):
+        _write_down(draft, memory, version, verdict)
         return
     _tell_verdict(draft, memory, version, verdict)
     draft.runs.pop(memory.id)
+
+
+def _written(memory: RunMemory, version: VersionSeen, verdict: Verdict) -> bool:
+    """Whether the registry has this verdict; who asked by `gate` has it written over an older one."""
+    if version.verdict == "" or not memory.alone:
+        return version.verdict != ""
+    same = (version.verdict, version.note) == (_word(verdict), _note(verdict))
+    return same or memory.asked >= PATIENCE  # a registry that keeps another text than it was given
+
+
+def _write_down(draft: Draft, memory: RunMemory, version: VersionSeen, verdict: Verdict) -> None:
+    numbers = json.dumps(_plain(asdict(verdict)), sort_keys=True)
+    action = RecordVerdict(version.model, version.number, _word(verdict), _note(verdict), numbers)
+    because = f"version {version.number} of `{version.model}` was judged"
+    draft.do(action, because, cause=memory.id if memory.alone else "", keeps=True)
+    name = f"{version.model}/{version.number}"
+    if memory.alone:
+        draft.runs[memory.id] = replace(memory, asked=memory.asked + 1)
+        if verdict.passed and version.verdict != "passed" and name not in draft.alone:
+            draft.alone.append(name)
+    draft.wait(f"run/{memory.id}", "its verdict is written down", self_ending=True)
+
+
+def _word(verdict: Verdict) -> str:
+    return "passed" if verdict.passed else "refused"
 
 
 def _register(draft: Draft, memory: RunMemory, model: str) -> None:
@@ -69,6 +90,31 @@ def _register(draft: Draft, memory: RunMemory, model: str) -> None:
         pause = min(30.0, 0.5 * 2.0 ** min(memory.asked, 10)) if memory.asked else 0.0
         draft.runs[memory.id] = replace(memory, asked=memory.asked + 1, ask_at=draft.now.mono + pause)
         draft.wait(about, "is registered", self_ending=self_ending)
+
+
+def given_up(draft: Draft, version: VersionSeen) -> bool:
+    """Whether a version's rollout was given up. A version made anew under the same number is another one."""
+    name = f"{version.model}/{version.number}"
+    return name in draft.aborted or f"{name}/{version.digest}" in draft.aborted
+
+
+def remember_given_up(draft: Draft, model: str, number: str) -> None:
+    """Remember that a version is not to be tried again; nothing of one that the registry has no more."""
+    version = next((v for v in draft.s.observed.versions if v.model == model and v.number == number), None)
+    if version is None and draft.s.observed.registry:
+        return
+    digest = version.digest if version is not None else ""
+    name = f"{model}/{number}/{digest}" if digest else f"{model}/{number}"
+    if name not in draft.aborted:
+        draft.aborted.append(name)
+
+
+def _forget_deleted(draft: Draft) -> None:
+    """Forget what was given up of the models that are followed, where the registry has it no more."""
+    followed = tuple(f"{model}/" for model in models_followed(draft))
+    there = {f"{v.model}/{v.number}" for v in draft.s.observed.versions}
+    there |= {f"{v.model}/{v.number}/{v.digest}" for v in draft.s.observed.versions}
+    draft.aborted = [name for name in draft.aborted if name in there or not name.startswith(followed)]
 
 
 def order(number: str) -> tuple[int, str]:
@@ -100,16 +146,16 @@ def _plain(value: object) -> object:
 
 
 def _tell_verdict(draft: Draft, memory: RunMemory, version: VersionSeen, verdict: Verdict) -> None:
-    word = "passed" if verdict.passed else "refused"
-    message = f"version {version.number} of `{version.model}` was {word}: {_note(verdict)}"
+    message = f"version {version.number} of `{version.model}` was {_word(verdict)}: {_note(verdict)}"
     about = f"model/{version.model}"
     level = "info" if verdict.passed else "warning"
-    draft.tell("GatesJudged", about, message, key=f"{about}/judged/{version.number}", level=level, kind="gate")
+    again = f"/{memory.id}" if memory.alone else ""  # events and records of one key are one
+    draft.tell("GatesJudged", about, message, key=f"{about}/judged/{version.number}{again}", level=level, kind="gate")
     value: dict[str, object] = {"model": version.model, "version": version.number, "run": memory.id}
     value["cause"] = memory.cause
     items = [_plain(asdict(item)) for item in verdict.items]
     value |= {"passed": verdict.passed, "note": _note(verdict), "champion": memory.champion_version, "items": items}
-    draft.record("gate", f"{version.model}/{version.number}", memory.until, value)
+    draft.record("gate", f"{version.model}/{version.number}{again}", memory.until, value)
 
 
 def settle_aliases(draft: Draft) -> None:
@@ -117,6 +163,7 @@ def settle_aliases(draft: Draft) -> None:
     if not draft.s.observed.registry:
         draft.wait("registry", "it does not answer; versions are those last seen")
         return
+    _forget_deleted(draft)
     for model in models_followed(draft):
         _champion(draft, model)
         _challenger(draft, model)
@@ -131,7 +178,11 @@ def _champion(draft: Draft, model: str) -> None:
     memory = draft.models.get(model, ModelMemory())
     if not memory.champion:
         named = aliases.get("champion", "")
-        passed = [v.number for v in _servable(draft, model) if v.verdict == "passed" or v.number == named]
+        passed = [
+            v.number
+            for v in _servable(draft, model)
+            if (v.verdict == "passed" and f"{model}/{v.number}" not in draft.alone) or v.number == named
+        ]
         first = named if named in passed else min(passed, key=order, default="")
         if not first:
             return
@@ -152,8 +203,9 @@ def _champion(draft: Draft, model: str) -> None:
         if alias == "champion" and found and found not in (memory.previous, ""):
             message = f"`champion` of `{model}` was set to {found} by somebody; it is put back to {number}"
             draft.tell("AliasPutBack", f"model/{model}", message, level="warning", kind="rollout")
-        draft.do(SetAlias(model, alias, number), f"`{alias}` of `{model}` is version {number or 'none'}", keeps=True)
-        draft.wait(f"model/{model}", f"`{alias}` is set", self_ending=True)
+        because = f"`{alias}` of `{model}` is version {number or 'none'}"
+        if draft.do(SetAlias(model, alias, number), because, keeps=True):
+            draft.wait(f"model/{model}", f"`{alias}` is set", self_ending=True)
 
 
 def _challenger(draft: Draft, model: str) -> None:
@@ -162,48 +214,86 @@ def _challenger(draft: Draft, model: str) -> None:
     if memory is None:
         return
     named = draft.s.observed.aliases.get(model, {}).get("challenger", "")
-    rolling = [r.candidate for r in draft.rollouts.values() if r.model == model]
-    if rolling:
-        there = any(v.model == model and v.number == rolling[0] for v in draft.s.observed.versions)
-        if named != rolling[0] and there:
-            draft.do(SetAlias(model, "challenger", rolling[0]), "its rollout is under way", keeps=True)
-            draft.wait(f"model/{model}", "`challenger` is set", self_ending=True)
+    rolling = next((r for r in draft.rollouts.values() if r.model == model and r.launch is None), None)
+    if rolling is not None:
+        _while_rolling(draft, rolling, named, memory)
         return
     if named:
         _named(draft, model, named, memory)
         return
-    candidates = [v for v in _servable(draft, model) if v.verdict == "passed" and _is_new(draft, v, memory)]
-    newest = max(candidates, key=lambda v: order(v.number), default=None)
+    newest = _newest(draft, model, memory)
     if newest is not None:
         because = f"version {newest.number} of `{model}` passed its gates"
         if draft.do(SetAlias(model, "challenger", newest.number), because):
             draft.wait(f"model/{model}", "`challenger` is set", self_ending=True)
 
 
+def _newest(draft: Draft, model: str, memory: ModelMemory) -> VersionSeen | None:
+    """The newest version that has passed and was never champion, nor given up."""
+    candidates = [v for v in _servable(draft, model) if v.verdict == "passed" and _is_new(draft, v, memory)]
+    return max(candidates, key=lambda v: order(v.number), default=None)
+
+
+def newest_passed(draft: Draft, model: str) -> str:
+    """The highest number among the versions that have passed; "" when none has."""
+    passed = [v.number for v in _servable(draft, model) if v.verdict == "passed"]
+    return max(passed, key=order, default="")
+
+
+def _while_rolling(draft: Draft, rollout: RolloutMemory, named: str, memory: ModelMemory) -> None:
+    """Keep `challenger` at what is rolled out, unless a newer version has passed, or somebody names another one.
+
+    One that is named by hand goes through the gates meanwhile; the rollout is overtaken when it has passed.
+    """
+    model, number = rollout.model, version_number(rollout.candidate)
+    newest = _newest(draft, model, memory)
+    if newest is not None and order(newest.number) > order(rollout.newest or number):
+        because = f"version {newest.number} of `{model}` passed its gates, and takes the place of version {number}"
+        if named == newest.number or draft.do(SetAlias(model, "challenger", newest.number), because):
+            draft.wait(f"model/{model}", "`challenger` is set", self_ending=True)
+            return
+    if named in ("", number) or _why_not(draft, model, named, memory):
+        there = any(v.model == model and v.number == number for v in draft.s.observed.versions)
+        if named != number and there:
+            if named:
+                why = _why_not(draft, model, named, memory)
+                _tell_refused(draft, model, f"`challenger` of `{model}` stays version {number}: {why}")
+            if draft.do(SetAlias(model, "challenger", number), "its rollout is under way", keeps=True):
+                draft.wait(f"model/{model}", "`challenger` is set", self_ending=True)
+
+
 def _is_new(draft: Draft, version: VersionSeen, memory: ModelMemory) -> bool:
     after = order(version.number) > max(order(memory.champion), order(memory.previous))
-    return after and f"{version.model}/{version.number}" not in draft.aborted
+    name = f"{version.model}/{version.number}"
+    return after and not given_up(draft, version) and name not in draft.alone
 
 
 def _named(draft: Draft, model: str, number: str, memory: ModelMemory) -> None:
     """Somebody, or an earlier cycle, named a challenger: keep it, have it judged, or take it away."""
-    version = next((v for v in draft.s.observed.versions if v.model == model and v.number == number), None)
-    followed = any(e.model_name == model for e in draft.s.desired.stack.serving.values())
-    given_up = f"{model}/{number}" in draft.aborted
-    why = ""
-    if number == memory.champion:
-        why = "it is the champion already"
-    elif version is None or not version.servable:
-        why = f"version {number} cannot be served"
-    elif given_up or version.verdict == "refused":
-        why = f"version {number} was refused: {version.note}" if version.note else f"version {number} was refused"
-    elif not followed:
-        return
+    why = _why_not(draft, model, number, memory)
     if why:
         if number != memory.champion:
-            draft.tell(
-                "ChallengerRefused", f"model/{model}", f"`challenger` of `{model}` is taken away: {why}", kind="gate"
-            )
-        draft.do(SetAlias(model, "challenger", ""), why, keeps=True)
-        draft.wait(f"model/{model}", "`challenger` is taken away", self_ending=True)
+            _tell_refused(draft, model, f"`challenger` of `{model}` is taken away: {why}")
+        if draft.do(SetAlias(model, "challenger", ""), why, keeps=True):
+            draft.wait(f"model/{model}", "`challenger` is taken away", self_ending=True)
     # An unjudged one is judged by a run (`runs.py`); a passed one starts a rollout (`rollouts.py`).
+
+
+def _why_not(draft: Draft, model: str, number: str, memory: ModelMemory) -> str:
+    """Why a version cannot be the challenger; "" when it can, or when nobody follows its model yet."""
+    version = next((v for v in draft.s.observed.versions if v.model == model and v.number == number), None)
+    if number == memory.champion:
+        return "it is the champion already"
+    if version is None or not version.servable:
+        return f"version {number} cannot be served"
+    if given_up(draft, version):
+        return f"version {number} was given up: `mainspring events` has the reason"
+    if version.verdict == "refused":
+        return f"version {number} was refused: {version.note}" if version.note else f"version {number} was refused"
+    if "." in number or "-" in number:
+        return f"version `{number}` cannot be rolled out: its number has a `.` or `-` in it"
+    return ""
+
+
+def _tell_refused(draft: Draft, model: str, message: str) -> None:
+    draft.tell("ChallengerRefused", f"model/{model}", message, kind="gate")

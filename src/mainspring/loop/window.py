@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mainspring.loop.memory import Memory, RolloutMemory
-from mainspring.loop.readings import DriftQuery, PairsQuery, QualityQuery, Query, SpendQuery, TrafficQuery
+from mainspring.decide.arms import width_of
+from mainspring.loop.labels import FRESH
+from mainspring.loop.memory import Memory, RolloutMemory, Scope, StagePinned
+from mainspring.loop.readings import ArmsQuery, DriftQuery, PairsQuery, QualityQuery, Query, SpendQuery
 from mainspring.loop.snapshot import Desired, Now, Observed
 from mainspring.stack.monitoring import DriftSpec, QualitySpec
 
 PREDICTION = ""  # the name under which the predicted score is asked for
 
 
-def revision_name(endpoint: str, version: str) -> str:
-    """Name one version behind an endpoint, as routes and records do."""
-    return f"{endpoint}-{version}"
+def revision_name(endpoint: str, label: str) -> str:
+    """Name one revision behind an endpoint by its label (`labels.py`), as routes and records do."""
+    return f"{endpoint}-{label}"
 
 
 def drift_features(watch: DriftSpec) -> tuple[str, ...]:
@@ -46,7 +48,7 @@ def due(memory: Memory, desired: Desired, now: Now) -> float | None:
 def wanted(desired: Desired, memory: Memory, observed: Observed, now: Now) -> tuple[Query, ...]:  # noqa: ARG001  later
     """List the queries of this cycle, each once: evidence of rollouts under way, and of the look that is due.
 
-    A rollout whose candidate has not answered yet (`ready` is false) has no evidence, and asks for nothing.
+    A rollout whose candidate has not answered yet has no evidence, and asks for nothing.
     `observed` is taken so that a later version may leave out what cannot have changed.
     """
     if desired.down:
@@ -54,7 +56,7 @@ def wanted(desired: Desired, memory: Memory, observed: Observed, now: Now) -> tu
     queries: dict[Query, None] = {}
     for name in sorted(memory.rollouts):
         rollout = memory.rollouts[name]
-        if rollout.ready:
+        if rollout.ready or rollout.live_since is not None:
             queries.update(dict.fromkeys(rollout_queries(rollout, now.wall)))
     budget = desired.stack.cost.budget
     if budget is not None:
@@ -65,16 +67,75 @@ def wanted(desired: Desired, memory: Memory, observed: Observed, now: Now) -> tu
     return tuple(queries)
 
 
-def rollout_queries(rollout: RolloutMemory, now: float) -> tuple[TrafficQuery | PairsQuery, ...]:
-    """What a rollout must know at `now` (event time): its candidate's answers, and pairs since mirroring began."""
+def slice_width(stages: tuple[StagePinned, ...]) -> float:
+    """Seconds of a slice of a rollout's evidence: a 720th of its first stage that users see, 1 s to 1 h.
+
+    A 720th of a sixth of all such stages at least (of waves: of one wave), so that there are not too many.
+    """
+    seen = [stage.seconds for stage in stages if stage.kind != "mirror"]
+    return width_of(max(seen[0], sum(seen) / 6)) if seen else width_of(0.0)
+
+
+def mirror_width(stages: tuple[StagePinned, ...]) -> float:
+    """Seconds of a slice of copies: a 720th of the longest mirror stage, 1 s to 1 h."""
+    return width_of(max((stage.seconds for stage in stages if stage.kind == "mirror"), default=0.0))
+
+
+def rollout_queries(rollout: RolloutMemory, now: float) -> tuple[ArmsQuery | PairsQuery, ...]:
+    """What a rollout must know at `now` (event time): what both arms did, by scope, and pairs since mirroring began.
+
+    A rollout has more than one scope where its stages look at different requests: first at those of one region, then
+    at all. Inside a scope both arms have the same requests, so that each is a fair comparison; the tests go over all of
+    them, one behind the other.
+    """
+    scopes = rollout.scopes or (Scope(_first_seen(rollout, now)),)
+    ends = tuple(
+        after if scope.until is None else scope.until
+        for scope, after in zip(scopes, (*(scope.since for scope in scopes[1:]), now), strict=True)
+    )
+    last = len(scopes) - 1
+    queries: list[ArmsQuery | PairsQuery] = [
+        _arms_query(rollout, scope, until, last=number == last)
+        for number, (scope, until) in enumerate(zip(scopes, ends, strict=True))
+    ]
+    paired = rollout.terms is None or rollout.terms.margin is not None
+    if rollout.mirror_since is not None and paired:
+        candidate, control = (revision_name(rollout.endpoint, one) for one in (rollout.candidate, rollout.control))
+        queries.append(PairsQuery(rollout.endpoint, candidate, control, rollout.mirror_since, now))
+    return tuple(queries)
+
+
+def _first_seen(rollout: RolloutMemory, now: float) -> float:
+    """When the candidate first answered anybody: users, else the mirror; `now` when it has not yet."""
+    seen = (rollout.live_since, rollout.mirror_since)
+    return next((moment for moment in seen if moment is not None), now)
+
+
+def _arms_query(rollout: RolloutMemory, scope: Scope, until: float, *, last: bool) -> ArmsQuery:
     stage = rollout.stages[min(rollout.stage, len(rollout.stages) - 1)]
-    candidate = revision_name(rollout.endpoint, rollout.candidate)
-    role = "mirror" if stage.kind == "mirror" else "live"
-    traffic = TrafficQuery(rollout.endpoint, candidate, role, rollout.stage_began, now)
-    if rollout.mirror_since is None:
-        return (traffic,)
     control = revision_name(rollout.endpoint, rollout.control)
-    return (traffic, PairsQuery(rollout.endpoint, candidate, control, rollout.mirror_since, now))
+    fresh = revision_name(rollout.endpoint, f"{rollout.control}.{FRESH}")
+    begun = [entry for entry in rollout.shares if entry[0] <= scope.since][-1:]
+    return ArmsQuery(
+        endpoint=rollout.endpoint,
+        candidate=revision_name(rollout.endpoint, rollout.candidate),
+        control=(control, fresh),
+        fresh=fresh if scope.fresh else "",
+        since=scope.since,
+        until=until,
+        width=slice_width(rollout.stages) if rollout.live_since is not None else mirror_width(rollout.stages),
+        stage_since=max(scope.since, rollout.stage_began) if last else scope.since,
+        mirror_since=rollout.mirror_since if last else None,
+        shares=(*begun, *(entry for entry in rollout.shares if scope.since < entry[0] < until)),
+        skip=tuple(entry for entry in rollout.skip if entry[1] > scope.since and entry[0] < until),
+        sticky=rollout.sticky,
+        region=scope.region,
+        score=rollout.feedback,
+        metric=stage.metric if last else "",
+        lag=rollout.lag,
+        mirror_width=mirror_width(rollout.stages) if last and rollout.mirror_since is not None else 0.0,
+        mirrors=rollout.mirrors if last else (),
+    )
 
 
 def drift_query(endpoint: str, model: str, version: str, watch: DriftSpec, end: float, every: float) -> DriftQuery:

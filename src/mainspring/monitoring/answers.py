@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from mainspring.decide.reference import Reference, from_json
 from mainspring.loop.readings import (
     LATENCY_EDGES,
+    ArmsQuery,
     DayPairs,
     Drift,
     DriftQuery,
@@ -35,6 +37,8 @@ from mainspring.loop.readings import (
     TrafficQuery,
     Unknown,
 )
+from mainspring.monitoring.arms import Rollouts
+from mainspring.monitoring.arms_rows import rounded
 from mainspring.monitoring.segments import DAY, FAILED, LIVE, MIRROR, OK
 
 BINS = 1000
@@ -71,21 +75,32 @@ class References:
         return reference
 
 
-def answer(
-    db: sqlite3.Connection, references: References, spend: Callable[[float], float] | None, query: Query
-) -> Reading | Unknown:
+@dataclass(slots=True)
+class Asked:
+    """What answers rest on beside the tables."""
+
+    references: References
+    spend: Callable[[float], float] | None
+    rollouts: Rollouts
+    alive: frozenset[str] | None = None  # gateway workers that ran when records were last taken in; None: not known
+
+
+def answer(db: sqlite3.Connection, asked: Asked, query: Query) -> Reading | Unknown:
     """Answer one query; a store that cannot be read makes it unknown."""
     try:
         match query:
             case TrafficQuery():
                 return _traffic(db, query)
+            case ArmsQuery():
+                return asked.rollouts.answer(db, query, asked.alive)
             case PairsQuery():
                 return _pairs(db, query)
             case QualityQuery():
                 return quality_of(db.execute(_SCORED, (query.endpoint, query.since, query.until)))
             case DriftQuery():
-                return _drift(db, references, query)
+                return _drift(db, asked.references, query)
             case SpendQuery():
+                spend = asked.spend
                 return Unknown("no meter runs here") if spend is None else Spend(spend(query.period))
     except sqlite3.Error as error:
         return Unknown(f"the prediction store cannot be read: {error}")
@@ -133,13 +148,15 @@ def _pairs(db: sqlite3.Connection, query: PairsQuery) -> Pairs:
             candidate, control = (mirror, live) if hidden == query.candidate else (live, mirror)
             found.setdefault(id_, (at, candidate, control, truth))
     days: dict[int, list[tuple[float, float, float]]] = {}
+    differences: Counter[float] = Counter()
     untold = 0
     for at, candidate, control, truth in found.values():
         if truth is None:
             untold += 1
         else:
             days.setdefault(int(at // DAY), []).append((candidate, control, truth))
-    return Pairs(tuple(_day(day, days[day]) for day in sorted(days)), untold)
+            differences[rounded((candidate - truth) ** 2 - (control - truth) ** 2)] += 1
+    return Pairs(tuple(_day(day, days[day]) for day in sorted(days)), untold, tuple(sorted(differences.items())))
 
 
 def _day(day: int, rows: list[tuple[float, float, float]]) -> DayPairs:

@@ -243,7 +243,8 @@ def forget(db: sqlite3.Connection, before: float) -> int:
         found,
     )
     deleted = db.execute("DELETE FROM predictions WHERE at < ?", (before,)).rowcount
-    db.execute("DELETE FROM truths WHERE at < ?", (before,))
+    for table in ("truths", "feedback"):
+        db.execute(f"DELETE FROM {table} WHERE at < ?", (before,))
     return deleted
 
 

@@ -9,7 +9,7 @@ Which record counts, for one (endpoint, id, role, revision): a success before a 
 earliest `at`; then the smaller numbers, so that it does not matter which was read first. A live id that two
 revisions answered counts for the earlier answer; a revision's failure stays evidence against it. Of several
 truths the one with the latest `at` wins; a truth may come before its prediction. For metering, other rules hold:
-`metered.py` has them.
+`metered.py` has them; for rollouts, a request's first try counts: `arms.py`.
 """
 
 from __future__ import annotations
@@ -25,79 +25,12 @@ from pathlib import Path
 from mainspring.decide.price import Usage
 from mainspring.errors import EnvironmentError_
 from mainspring.loop.readings import Query, Readings
-from mainspring.monitoring import answers, lookups, metered
-from mainspring.monitoring.segments import SPOKEN, Batch, Layout, decode, split
+from mainspring.monitoring import answers, lookups, metered, tables
+from mainspring.monitoring.arms import Rollouts
+from mainspring.monitoring.segments import Batch, Layout, decode, split
 
 PIECE = 8 << 20  # bytes read at a time: some 6,000 records of 20 inputs
 KEEP = 86400.0  # real seconds that a finished segment is kept at least
-SCHEMA = 1
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS predictions (
-  endpoint TEXT NOT NULL, id TEXT NOT NULL, role INTEGER NOT NULL, revision TEXT NOT NULL, version TEXT NOT NULL,
-  row INTEGER NOT NULL, at REAL NOT NULL, rank INTEGER NOT NULL, status INTEGER NOT NULL, seconds REAL NOT NULL,
-  upstream REAL NOT NULL, compute REAL NOT NULL, tries INTEGER NOT NULL, score REAL, layout INTEGER, inputs BLOB,
-  error TEXT NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS predictions_key ON predictions (endpoint, id, role, revision);
-CREATE INDEX IF NOT EXISTS predictions_at ON predictions (endpoint, at, id);
-CREATE TABLE IF NOT EXISTS truths (
-  endpoint TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, value REAL NOT NULL,
-  PRIMARY KEY (endpoint, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, names TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS segments (
-  name TEXT PRIMARY KEY, offset INTEGER NOT NULL, records INTEGER NOT NULL, bad INTEGER NOT NULL,
-  gone INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS owed (
-  segment TEXT NOT NULL, endpoint TEXT NOT NULL, id TEXT NOT NULL, revision TEXT NOT NULL,
-  PRIMARY KEY (segment, endpoint, id, revision)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS tallies (
-  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL, day INTEGER NOT NULL,
-  records INTEGER NOT NULL, compute INTEGER NOT NULL,
-  PRIMARY KEY (endpoint, revision, role, day)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spoken (
-  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL, day INTEGER NOT NULL,
-  answers INTEGER NOT NULL, prompt INTEGER NOT NULL, output INTEGER NOT NULL, cached INTEGER NOT NULL,
-  drafted INTEGER NOT NULL, accepted INTEGER NOT NULL, cut INTEGER NOT NULL,
-  PRIMARY KEY (endpoint, revision, role, day)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS firsts (
-  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL, day INTEGER NOT NULL, bucket INTEGER NOT NULL,
-  streams INTEGER NOT NULL, PRIMARY KEY (endpoint, revision, role, day, bucket)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS forgotten (
-  endpoint TEXT NOT NULL, revision TEXT NOT NULL, role INTEGER NOT NULL,
-  requests INTEGER NOT NULL, predictions INTEGER NOT NULL, errors INTEGER NOT NULL, refused INTEGER NOT NULL,
-  PRIMARY KEY (endpoint, revision, role)) WITHOUT ROWID;
-"""
-_BETTER = (
-    ", ".join(f"{{0}}.{column}" for column in ("rank", "at", "seconds", "upstream", "compute", "tries", "status"))
-    + ", ifnull({0}.score, -1), ifnull({0}.inputs, x''), {0}.version"
-)
-_KEPT = ("version", "row", "at", "rank", "status", "seconds", "upstream", "compute", "tries", "score", "layout",
-         "inputs", "error")  # fmt: skip
-_PUT = (
-    f"INSERT INTO predictions VALUES ({', '.join('?' * 17)}) ON CONFLICT (endpoint, id, role, revision) DO UPDATE SET "
-    + ", ".join(f"{column} = excluded.{column}" for column in _KEPT)
-    + f" WHERE ({_BETTER.format('excluded')}) < ({_BETTER.format('predictions')})"
-)
-_PUT_TRUTH = (
-    "INSERT INTO truths VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, id) DO UPDATE SET at = excluded.at, "
-    "value = excluded.value WHERE (excluded.at, excluded.value) > (truths.at, truths.value)"
-)
-_PUT_TALLY = (
-    "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, revision, role, day) DO UPDATE SET "
-    "records = records + excluded.records, compute = compute + excluded.compute"
-)
-_PUT_SPOKEN = (
-    f"INSERT INTO spoken VALUES ({', '.join('?' * 11)}) ON CONFLICT (endpoint, revision, role, day) DO UPDATE SET "
-    + ", ".join(f"{column} = {column} + excluded.{column}" for column in SPOKEN)
-)
-_PUT_FIRST = (
-    "INSERT INTO firsts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, revision, role, day, bucket) DO UPDATE SET "
-    "streams = streams + excluded.streams"
-)
-_PUT_SEGMENT = (
-    "INSERT INTO segments (name, offset, records, bad) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-    "offset = excluded.offset, records = records + excluded.records, bad = bad + excluded.bad"
-)
 
 
 class PredictionStore:
@@ -121,11 +54,9 @@ class PredictionStore:
         process (the command line): it never creates or writes. Raises `EnvironmentError_`.
         """
         self._segments = segments
-        self._artefacts = artefacts
-        self._spend = spend
         self._fields = dict(truth_fields or {})
         self._lock = threading.RLock()
-        self._references = answers.References(artefacts)
+        self._asked = answers.Asked(answers.References(artefacts), spend, Rollouts())
         try:
             if read_only:
                 self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
@@ -147,11 +78,7 @@ class PredictionStore:
         self._db.execute("PRAGMA synchronous = NORMAL")  # after a power loss the tail is taken in again
         self._db.execute("PRAGMA cache_size = -65536")
         self._db.execute("PRAGMA wal_autocheckpoint = 8000")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA):
-            raise sqlite3.DatabaseError(f"its schema is `{version}`, this version knows `{SCHEMA}`")
-        self._db.executescript(_TABLES + metered.TABLES)
-        self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+        tables.prepare(self._db)
 
     def name_truths(self, fields: Mapping[str, str]) -> None:
         """Say which field of a feedback call holds the outcome, by endpoint; counts for what is taken in from now."""
@@ -174,6 +101,7 @@ class PredictionStore:
         Raises `EnvironmentError_` when the database cannot be written: nothing is lost, call it again.
         """
         with self._lock:
+            self._asked.alive = None if alive is None else frozenset(alive)
             known = dict(self._db.execute("SELECT name, offset FROM segments"))
             files = sorted(self._segments.glob("*.jsonl"), key=lambda file: metered.origin(file.name))
             boots = {metered.origin(name)[:2] for name in (*known, *(file.name for file in files))}
@@ -219,14 +147,11 @@ class PredictionStore:
     def _commit(self, name: str, offset: int, batch: Batch) -> None:
         with self._writing():
             rows = [self._numbered(row) for row in batch.rows]
-            self._db.executemany(_PUT, rows)
-            self._db.executemany(_PUT_TRUTH, batch.truths)
+            self._db.executemany(tables.PUT, rows)
             self._db.executemany("INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?)", [(name, *o) for o in batch.owed])
-            self._db.executemany(_PUT_TALLY, [(*key, *value) for key, value in batch.tallies.items()])
-            self._db.executemany(_PUT_SPOKEN, [(*key, *value) for key, value in batch.spoken.items()])
-            self._db.executemany(_PUT_FIRST, [(*key, value) for key, value in batch.firsts.items()])
-            metered.take(self._db, metered.origin(name)[:2], batch)
-            self._db.execute(_PUT_SEGMENT, (name, offset, batch.records, batch.bad))
+            tables.put(self._db, metered.origin(name)[:2], batch)
+            self._db.execute(tables.PUT_SEGMENT, (name, offset, batch.records, batch.bad))
+        self._asked.rollouts.taken(batch)
 
     def _numbered(self, row: tuple[object, ...]) -> tuple[object, ...]:
         layout = row[14]
@@ -262,7 +187,7 @@ class PredictionStore:
     def samples(self, wanted: Iterable[Query]) -> Readings:
         """Answer each query from what was taken in, or say why it is unknown (`loop.ports.MetricSource`)."""
         with self._lock:
-            return {query: answers.answer(self._db, self._references, self._spend, query) for query in wanted}
+            return {query: answers.answer(self._db, self._asked, query) for query in wanted}
 
     def counts(self, endpoint: str) -> lookups.Counts:
         """Count distinct requests, predictions, errors and repeats since the beginning."""
@@ -337,7 +262,7 @@ class PredictionStore:
     # Keeping small
 
     def forget(self, before: float) -> int:
-        """Delete predictions and truths with event time before `before`; totals and usage keep counting them."""
+        """Delete predictions, truths and feedback of event time before `before`; totals and usage count them on."""
         with self._lock, self._writing():
             return lookups.forget(self._db, before)
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mainspring.facts.records import FIRST_EDGES
+from mainspring.monitoring.lines import Begun, Prediction, Record, Truth, Written, line_of, lines_of
 
 LIVE, MIRROR = 0, 1
 OK, REFUSED, FAILED = 0, 1, 2  # rank of an answer: 2xx; the client's own fault (1xx, 3xx, 4xx); nobody's answer or 5xx
@@ -51,56 +52,6 @@ class _Input(msgspec.Struct, gc=False):  # what is kept of an input: reading les
     data: Any = None
 
 
-class _Prediction(msgspec.Struct, tag_field="k", tag="p", gc=False):
-    endpoint: str
-    id: str
-    at: float
-    revision: str
-    version: str
-    role: str
-    status: int
-    seconds: float
-    upstream: float
-    compute: float
-    tries: int
-    first: float = 0.0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    end: str = ""
-    inputs: msgspec.Raw = msgspec.Raw(b"null")
-    outputs: msgspec.Raw = msgspec.Raw(b"null")
-    owes: str = ""
-    error: str = ""
-    n: int = 0
-    tenant: str = ""
-    key: str = ""
-    prefill: float = 0.0
-    decode: float = 0.0
-    estimated: bool = False
-    real: float = 0.0
-
-
-class _Begun(msgspec.Struct, tag_field="k", tag="b", gc=False):
-    endpoint: str
-    n: int
-    at: float
-    revision: str
-    tenant: str = ""
-    key: str = ""
-    prompt_tokens: int = 0
-
-
-class _Truth(msgspec.Struct, tag_field="k", tag="t", gc=False):
-    endpoint: str
-    id: str
-    at: float
-    truth: dict[str, float | bool] = {}
-
-
-_lines = msgspec.json.Decoder(_Prediction | _Truth | _Begun)
 _tensors = msgspec.json.Decoder(list[_Tensor])
 _given = msgspec.json.Decoder(list[_Input])
 _data_of = attrgetter("data")
@@ -108,7 +59,16 @@ _pack = msgspec.msgpack.Encoder().encode
 
 Row = tuple[Any, ...]
 """endpoint, id, role, revision, version, row, at, rank, status, seconds, upstream, compute, tries, score, layout,
-inputs, error."""
+inputs, error; and for rollouts: came (when it came first), fate (`FINE` and so on), first (seconds to the first byte
+of a stream), asked (tokens that its prompt was reckoned to have), output (tokens), whole, replica, region, unit."""
+FINE, FELL, STOOD_IN, TURNED_DOWN, WENT = 0, 1, 2, 3, 4
+"""What became of a request at its first try: it did not fail; it failed; another revision had failed it before; a
+replica said that it is the client's own fault (not the gateway, which would have said so whatever the revision); its
+client left before the answer had begun or ended."""
+LEFT = 499
+"""The status of a request whose client left before its answer."""
+FATE = f"ifnull({{0}}.fate, iif({{0}}.status = {LEFT}, {WENT}, {{0}}.rank = {FAILED}))"
+"""The fate of a row of the store, and what is known of it in one of before fates were kept."""
 Layout = tuple[str, ...]
 Tally = tuple[str, str, int, int]
 """endpoint, revision, role, day."""
@@ -126,6 +86,9 @@ class Batch:
 
     rows: list[Row] = field(default_factory=list)
     truths: list[tuple[str, str, float, float]] = field(default_factory=list)  # endpoint, id, at, value
+    feedback: list[tuple[str, str, str, float, float]] = field(default_factory=list)  # endpoint, field, id, at, value
+    written: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    """By endpoint: what came before then has ended, and its copies; None: of these nothing is said."""
     owed: list[tuple[str, str, str]] = field(default_factory=list)  # endpoint, id, mirror revision
     tallies: dict[Tally, list[int]] = field(default_factory=dict)  # [records, compute in nanoseconds]
     spoken: dict[Tally, list[int]] = field(default_factory=dict)  # as `SPOKEN` names them
@@ -150,42 +113,56 @@ def decode(lines: bytes, truth_fields: dict[str, str], life: tuple[float, float]
     """
     batch = Batch()
     try:
-        records = _lines.decode_lines(lines)
+        records = lines_of(lines)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         records = _one_by_one(lines, batch)
     for record in records:
-        if isinstance(record, _Prediction):
+        if isinstance(record, Prediction):
             _prediction(record, batch, life)
-        elif isinstance(record, _Begun):
+        elif isinstance(record, Begun):
             _begun(record, batch)
+        elif isinstance(record, Written):
+            _written(record, batch)
         else:
             _truth(record, batch, truth_fields)
     return batch
 
 
-def _one_by_one(lines: bytes, batch: Batch) -> list[_Prediction | _Truth | _Begun]:
-    records = []
+def _one_by_one(lines: bytes, batch: Batch) -> list[Record]:
+    records: list[Record] = []
     for line in lines.split(b"\n"):
         if not line.strip():
             continue
         try:
-            records.append(_lines.decode(line))
+            records.append(line_of(line))
         except (msgspec.MsgspecError, ValueError, RecursionError):
             batch.bad += 1
     return records
 
 
-def _truth(record: _Truth, batch: Batch, fields: dict[str, str]) -> None:
+def _truth(record: Truth, batch: Batch, fields: dict[str, str]) -> None:
     name = fields.get(record.endpoint) or min(record.truth, default="")
-    value = record.truth.get(name)
-    if value not in (0, 1) or not record.id or not abs(record.at) < _SANE:
+    good = {one: float(value) for one, value in record.truth.items() if 0 <= value <= 1 and _named(one)}
+    if not good or not record.id or not abs(record.at) < _SANE:
         batch.bad += 1
         return
     batch.records += 1
-    batch.truths.append((record.endpoint, record.id, record.at, float(value)))
+    if good.get(name) in (0.0, 1.0):
+        batch.truths.append((record.endpoint, record.id, record.at, good[name]))
+    batch.feedback += [(record.endpoint, one, record.id, record.at, value) for one, value in good.items()]
 
 
-def _begun(r: _Begun, batch: Batch) -> None:
+def _written(r: Written, batch: Batch) -> None:
+    if not (abs(r.at) < _SANE and abs(r.copies) < _SANE and _named(r.endpoint)):
+        batch.bad += 1
+        return
+    batch.records += 1
+    before = batch.written.get(r.endpoint)
+    if before is None or (r.at, r.copies) > (before[0], before[1] or 0.0):
+        batch.written[r.endpoint] = (r.at, r.copies or None)
+
+
+def _begun(r: Begun, batch: Batch) -> None:
     named = _named(r.endpoint, r.revision, r.tenant, r.key)
     if not (named and 0 < r.n < _MOST_NUMBER and abs(r.at) < _SANE and 0 <= r.prompt_tokens < _MOST_TOKENS):
         batch.bad += 1
@@ -200,7 +177,7 @@ def _named(*names: str) -> bool:
     return max(map(len, names)) <= _LONGEST_NAME
 
 
-def _prediction(r: _Prediction, batch: Batch, life: tuple[float, float] | None) -> None:
+def _prediction(r: Prediction, batch: Batch, life: tuple[float, float] | None) -> None:
     if not (
         r.id
         and abs(r.at) < _SANE
@@ -217,7 +194,8 @@ def _prediction(r: _Prediction, batch: Batch, life: tuple[float, float] | None) 
         and 0.0 <= r.prefill < _LONGEST
         and 0.0 <= r.decode < _LONGEST
         and abs(r.real) < _SANE
-        and _named(r.endpoint, r.revision, r.tenant, r.key)
+        and 0 <= r.asked < _MOST_TOKENS
+        and _named(r.endpoint, r.revision, r.tenant, r.key, r.replica, r.region, r.unit, r.failed)
     ):
         batch.bad += 1
         return
@@ -236,6 +214,9 @@ def _prediction(r: _Prediction, batch: Batch, life: tuple[float, float] | None) 
     scores = _scores(r.outputs) if rank == OK else [None]
     _metered(r, batch, life, role, rank, len(scores))
     layout, inputs = _inputs(r.inputs, len(scores)) if role == LIVE else (None, None)
+    fate = _fate(r, rank)
+    evidence = (r.at, fate, r.first, r.asked or r.prompt_tokens, r.output_tokens, r.end in ("", "done"), r.replica,
+                r.region, r.unit)  # fmt: skip
     for row, score in enumerate(scores):
         first = row == 0
         batch.rows.append(
@@ -257,11 +238,34 @@ def _prediction(r: _Prediction, batch: Batch, life: tuple[float, float] | None) 
                 layout,
                 inputs[row] if inputs is not None else None,
                 r.error,
+                *evidence,
             )
         )
+    if fate == STOOD_IN and role == LIVE:
+        batch.rows.append(_fell(r))
 
 
-def _metered(r: _Prediction, batch: Batch, life: tuple[float, float] | None, role: int, rank: int, rows: int) -> None:
+def _fate(r: Prediction, rank: int) -> int:
+    if r.failed not in ("", r.revision):
+        return STOOD_IN
+    # A try that failed tells of a version, though another replica of it has answered: else one with more replicas
+    # would fail less often. Older gateways, which name no replica, do not say who failed it: they asked the same one.
+    if rank == FAILED or r.failed or (r.tries > 1 and not r.replica and r.role == "live"):
+        return FELL
+    if r.status == LEFT or r.end == "gone":
+        return WENT
+    return TURNED_DOWN if rank == REFUSED and r.upstream > 0.0 else FINE
+
+
+def _fell(r: Prediction) -> Row:
+    """What stays against a revision that failed a request which another one then answered. It is metered as one."""
+    return (
+        r.endpoint, r.id, LIVE, r.failed, "", 0, r.at, FAILED, 0, r.seconds, 0.0, 0.0, 1, None, None, None,
+        f"`{r.revision}` answered instead", r.at, FELL, 0.0, r.asked or r.prompt_tokens, 0, False, "", r.region, r.unit,
+    )  # fmt: skip
+
+
+def _metered(r: Prediction, batch: Batch, life: tuple[float, float] | None, role: int, rank: int, rows: int) -> None:
     """Count a line for the one whom it is charged to."""
     at = r.real or r.at
     if life is not None and not r.real and not life[0] - _SLACK <= at <= life[1] + _SLACK:
@@ -285,7 +289,7 @@ def _metered(r: _Prediction, batch: Batch, life: tuple[float, float] | None, rol
         batch.ended.add(r.n)
 
 
-def _spoken(r: _Prediction, key: Tally, batch: Batch) -> None:
+def _spoken(r: Prediction, key: Tally, batch: Batch) -> None:
     """Count what a language model said."""
     told = batch.spoken.setdefault(key, [0] * len(SPOKEN))
     cut = r.end in ("cut", "late")

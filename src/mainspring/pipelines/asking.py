@@ -39,7 +39,9 @@ class Ask:
     `ask.each(items)` goes through items and says in the step's log how far it is.
     """
 
-    def __init__(self, name: str, served: Served, until: float) -> None:
+    def __init__(self, name: str, served: Served, until: float, kind: str = "eval") -> None:
+        """`kind` and `name` are what its lines begin with; `until`: when its time is up, by the monotonic clock."""
+        self.kind = kind
         self.name, self._served, self._until = name, served, until
         self.bodies: list[dict[str, Any]] = []
         self.replies: list[Reply] = []
@@ -67,7 +69,7 @@ class Ask:
         for done, item in enumerate(known):
             if time.monotonic() - said >= EVERY:
                 said = time.monotonic()
-                print(f"eval {self.name}: {self._served.name}: {done} of {len(known)} items", flush=True)
+                print(f"{self.kind} {self.name}: {self._served.name}: {done} of {len(known)} items", flush=True)
             yield item
 
 

@@ -1,14 +1,14 @@
-"""A version of a language model as a real replica process, for as long as it is asked things.
+"""A version as a real replica process, for as long as it is asked things.
 
 What this is: start, ask, weigh, stop. The process is the one that serves later, with the same words, on a free port
-of loopback, behind a key of its own. Who calls it: the built-in step `evaluate`, in its own process.
+of loopback; a language model's is behind a key of its own. Who calls it: the built-in steps `evaluate` and `gate`, in
+their own processes.
 What it must never do: leave the replica behind (it dies with the step, however that ends), or answer anybody else.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
@@ -19,20 +19,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mainspring.artefacts.load import load_manifest
 from mainspring.errors import ArtefactError, EnvironmentError_, UserCodeError
 from mainspring.pipelines.job import Job
 
-PROGRAM = ("-m", "mainspring.replicas.llamacpp")
+PROGRAMS = {"gguf": "mainspring.replicas.llamacpp", "onnx": "mainspring.replicas.onnx"}
+LAUNCH = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9);"
+    "os.getppid() == int(sys.argv[1]) or os._exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+)
+"""A program that becomes another one, which is killed when the step's process ends, however that ends."""
 START = 120.0  # seconds until a replica that doesn't answer is given up
 GRACE = 10.0  # seconds that it gets to end
 REQUEST = 120.0  # seconds for one answer at most
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,18 @@ class Served:
             connection.close()
         return self._read(answer.status, content, time.perf_counter() - began)
 
+    def connect(self, timeout: float = REQUEST) -> http.client.HTTPConnection:
+        """A connection of one's own, for as many requests as one likes."""
+        return http.client.HTTPConnection(self.address, timeout=timeout)
+
+    def ended(self, within: float = 0.0) -> bool:
+        """Whether the process has ended, or does so within some seconds: its connections break before it is gone."""
+        try:
+            self._process.wait(within)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def _read(self, status: int, content: bytes, seconds: float) -> Reply:
         try:
             told = json.loads(content)
@@ -125,19 +142,19 @@ class Served:
 def serve(job: Job, artefact: Path, name: str, version: str) -> Iterator[Served]:
     """Run a replica of an artefact while the block lasts; `name` is for people ("version 3", "the candidate")."""
     folder = Path(tempfile.mkdtemp(prefix="replica-", dir=job.folder / "steps"))
-    log = job.folder / "logs" / f"evaluate-{version}.log"
+    kind = load_manifest(artefact).format
+    log = job.folder / "logs" / f"{'evaluate' if kind == 'gguf' else 'gate'}-{version}.log"
     key = secrets.token_urlsafe(32)
     try:
         with os.fdopen(os.open(folder / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(key)
         with log.open("ab") as out:
             process = subprocess.Popen(
-                _command(job, artefact, version, folder),
+                _command(job, kind, artefact, version, folder),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 env={**os.environ, "OMP_NUM_THREADS": str(job.threads), "PYTHONSAFEPATH": "1"},
-                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - a step's process has one thread
             )
         served = Served(name, job.pipeline.produces, process, log, key)
         try:
@@ -149,7 +166,7 @@ def serve(job: Job, artefact: Path, name: str, version: str) -> Iterator[Served]
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _command(job: Job, artefact: Path, version: str, folder: Path) -> list[str]:
+def _command(job: Job, kind: str, artefact: Path, version: str, folder: Path) -> list[str]:
     given = {
         "--artefact": artefact,
         "--name": f"{job.spec.run}-{version}",
@@ -158,23 +175,15 @@ def _command(job: Job, artefact: Path, version: str, folder: Path) -> list[str]:
         "--code": job.code_root,
         "--announce": folder / "announce.json",
         "--threads": job.threads,
-        "--batch-size": 32,
-        "--batch-wait": 0.002,
-        "--key-file": folder / "key",
+        "--batch-size": job.batch[0],
+        "--batch-wait": job.batch[1],
     }
-    return [sys.executable, *PROGRAM, *(str(part) for pair in given.items() for part in pair), *job.words]
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """What the new process does first: it will be killed when the step's process ends, however that ends."""
-    library = ctypes.CDLL(None)
-
-    def settle() -> None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return settle
+    words = list(job.words) if kind == "gguf" else []
+    if kind == "gguf":
+        given["--key-file"] = folder / "key"
+    launch = [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid())]
+    program = [sys.executable, "-m", PROGRAMS[kind], *(str(part) for pair in given.items() for part in pair)]
+    return [*launch, *program, *words]
 
 
 def _family(pid: int) -> list[int]:

@@ -1,16 +1,18 @@
 """The built-in step `evaluate`: what a language model's gates are judged by, measured on real replicas.
 
-What this is: the candidate is asked what the evaluations ask, alone; then how long its answers take at the stack
-file's rate, and how much memory it holds. The champion is asked the same after it has ended, or, where the candidate's
-weights were converted, beside it, so that their speeds are measured by turns. Who calls it: a run of a pipeline that
-has `weights`, in a process of the step's own. What it must never do: judge (that is `decide/gate.py`).
+What this is: the candidate is asked what the evaluations and the sets of safety ask, alone; then how long its answers
+take at the stack file's rate, and how much memory it holds. The champion is asked the same after it has ended, or,
+where the candidate's weights were converted, beside it, so that their speeds are measured by turns. Who calls it: a run
+of a pipeline that has `weights`, in a process of the step's own. What it must never do: judge (that is
+`decide/gate.py`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from mainspring.artefacts import code
 from mainspring.artefacts.load import WEIGHTS, load_manifest
 from mainspring.errors import UserCodeError
 from mainspring.loop.snapshot import EvalNumbers, Footprint, GateNumbers
+from mainspring.pipelines import safety
 from mainspring.pipelines.asking import Ask, run_eval
 from mainspring.pipelines.candidate import Served, serve
 from mainspring.pipelines.job import Job
@@ -34,30 +37,34 @@ class Asked:
     """What one version gave."""
 
     scores: dict[str, tuple[float, ...]]
-    bodies: list[dict[str, Any]]  # every request, in order
+    bodies: list[dict[str, Any]]  # every request that is timed, in order
     alone: float  # seconds within which 95 of 100 answers came, each asked alone; nan without any
+    asks: dict[str, Ask] = field(default_factory=dict)  # of the evaluations
+    sets: safety.Answers = field(default_factory=safety.Answers)
 
 
-def evaluate(job: Job, key: str, candidate: Path, evals: dict[str, Function]) -> None:
-    """Measure, and keep the numbers under `key`."""
+def evaluate(job: Job, key: str, candidate: Path, evals: dict[str, Function], banned: Sequence[str] = ()) -> None:
+    """Measure, and keep the numbers under `key`; `banned` is looked for in the candidate's answers."""
     manifest = load_manifest(candidate)
     converted = manifest.precision if manifest.made_of else ""
     weighed = bool(converted and job.spec.champion)
     compared = evals if weighed else _compared(job, evals)
+    gate = job.pipeline.gates.safety
+    sets = gate.sets if gate is not None else ()
     champion = f"version {job.spec.champion_version}" if job.spec.champion_version else "the champion"
     other: Asked | None = None
     feet: tuple[Footprint, Footprint] | None = None
     with serve(job, candidate, "the candidate", "candidate") as served:
-        own = _asked(job, served, evals)
+        own = _asked(job, served, evals, candidate, sets)
         memory = served.memory()
         latency = _latency(job, served, own.bodies, own.alone)
         if weighed:
             with serve(job, Path(job.spec.champion), champion, "champion") as second:
-                other = _asked(job, second, compared)
+                other = _asked(job, second, compared, Path(job.spec.champion), safety.compared(gate))
                 feet = _weighed(job, (served, second), (candidate, Path(job.spec.champion)), own.bodies)
-    if job.spec.champion and compared and not weighed:
+    if job.spec.champion and (compared or safety.compared(gate)) and not weighed:
         with serve(job, Path(job.spec.champion), champion, "champion") as served:
-            other = _asked(job, served, compared)
+            other = _asked(job, served, compared, Path(job.spec.champion), safety.compared(gate))
     _same_items(own, other)
     alone = Footprint((candidate / WEIGHTS).stat().st_size, memory, own.alone, math.nan, math.nan, math.nan)
     numbers = GateNumbers(
@@ -67,15 +74,20 @@ def evaluate(job: Job, key: str, candidate: Path, evals: dict[str, Function]) ->
         champion_auc=math.nan,
         latency_p95=latency,
         champion=(job.spec.champion_version or "champion") if job.spec.champion else "",
-        evals=tuple(
-            EvalNumbers(name, scores, other.scores.get(name, ()) if other else ())
-            for name, scores in own.scores.items()
-        ),
+        evals=_paired(own, other),
         converted=converted,
         own=feet[0] if feet else alone,
         other=feet[1] if feet else None,
+        safety=safety.numbers_of(own.sets, other.sets if other else None, own.asks, banned) if gate else None,
+        memory=memory,
     )
     job.cache.put(key, gate_to(numbers), {}, "evaluate")
+
+
+def _paired(own: Asked, other: Asked | None) -> tuple[EvalNumbers, ...]:
+    """The scores of both, by evaluation."""
+    theirs = other.scores if other else {}
+    return tuple(EvalNumbers(name, scores, theirs.get(name, ())) for name, scores in own.scores.items())
 
 
 def _compared(job: Job, evals: dict[str, Function]) -> dict[str, Function]:
@@ -83,20 +95,25 @@ def _compared(job: Job, evals: dict[str, Function]) -> dict[str, Function]:
     return {name: f for name, f in evals.items() if job.pipeline.gates.evals[name].no_worse_by is not None}
 
 
-def _asked(job: Job, served: Served, evals: dict[str, Function]) -> Asked:
-    """Ask a version that runs everything that the evaluations ask."""
+def _asked(job: Job, served: Served, evals: dict[str, Function], artefact: Path, sets: Sequence[str]) -> Asked:
+    """Ask a version that runs everything that the evaluations and the named sets of safety ask."""
     print(f"{served.name} answers at {served.address}", flush=True)
-    asked: list[Ask] = []
+    asked: dict[str, Ask] = {}
     scores: dict[str, tuple[float, ...]] = {}
     for one, function in evals.items():
         call = code.load(job.code_root, function.digest, function.run)
         scores[one], ask = run_eval(one, call, served, job.pipeline.gates.evals[one].timeout, job.code_root)
-        asked.append(ask)
-    alone = [reply.seconds for ask in asked for reply in ask.replies]
+        asked[one] = ask
+    answers, gate = safety.Answers(), job.pipeline.gates.safety
+    if gate is not None and sets:
+        system = str(load_manifest(artefact).settings.get("system", ""))
+        answers = safety.ask_sets(gate, sets, served, system)
+    timed = list(asked.values()) or answers.asks  # the evaluations' prompts are the ones that are like the users'
+    alone = [reply.seconds for ask in timed for reply in ask.replies]
     p95 = float(np.quantile(alone, 0.95)) if alone else math.nan
     told = f", 95 of 100 answers alone within {p95:.2f} s" if alone else ""
     print(f"{served.name}: {served.memory() / 1e6:,.0f} MB{told}", flush=True)
-    return Asked(scores, [body for ask in asked for body in ask.bodies], p95)
+    return Asked(scores, [body for ask in timed for body in ask.bodies], p95, asked, answers)
 
 
 def _weighed(

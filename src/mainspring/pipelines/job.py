@@ -36,6 +36,7 @@ class Job:
     cache: Cache
     words: tuple[str, ...] = ()  # of the language model's server, as the endpoint that follows the model has it
     threads: int = 1  # of that server
+    batch: tuple[int, float] = (32, 0.002)  # of that server: rows, and seconds
 
     @property
     def code_root(self) -> Path:
@@ -71,7 +72,10 @@ def job(run: Path, state: Path, stack_file: Path, stack: Stack) -> Job:
     for name in [*pipeline.steps, *pipeline.data]:
         if name in BUILT_IN or (name in pipeline.steps and name in pipeline.data):
             raise InputError("name-taken", f"the name `{name}` is taken: a step and a source have a name of their own")
-    server = next((e for e in stack.serving.values() if e.model_name == pipeline.produces and e.is_language), None)
+    language = pipeline.weights is not None
+    server = next(
+        (e for e in stack.serving.values() if e.model_name == pipeline.produces and e.is_language == language), None
+    )
     truth = next((e.truth.field for e in stack.serving.values() if e.model_name == pipeline.produces and e.truth), "")
     return Job(
         spec=spec,
@@ -84,4 +88,5 @@ def job(run: Path, state: Path, stack_file: Path, stack: Stack) -> Job:
         cache=Cache(state / "cache", spec.run),
         words=server.words if server is not None and server.runtime == "llamacpp" else ("--slots", "2"),
         threads=server.threads if server is not None else 1,
+        batch=(server.batch.size, server.batch.wait) if server is not None else (32, 0.002),
     )

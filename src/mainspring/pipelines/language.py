@@ -21,7 +21,7 @@ from mainspring.artefacts.manifest import Manifest
 from mainspring.errors import ArtefactError, InputError, MainspringError, UserCodeError
 from mainspring.facts.gguf import from_header
 from mainspring.loop.snapshot import StepSeen
-from mainspring.pipelines import convert, signature, work
+from mainspring.pipelines import convert, safety, signature, work
 from mainspring.pipelines.cache import Entry
 from mainspring.pipelines.evaluate import evaluate
 from mainspring.pipelines.files import installed, link, new_folder, read_json, write_json
@@ -80,6 +80,7 @@ class LanguageRun(Run):
         job = self.job
         champion = self._champion()
         gates = job.pipeline.gates
+        banned = safety.banned_words(gates.safety, job.stack_folder)
         parts: dict[str, Any] = {
             "candidate": asdict(load_manifest(candidate)),
             "champion": [asdict(champion), job.spec.champion_version] if champion else [],
@@ -88,9 +89,13 @@ class LanguageRun(Run):
             "timed": gates.latency is not None,
             "server": [list(job.words), job.threads],
             "convert": job.spec.convert,
+            "run": job.spec.run if job.judge_only else "",  # who asks for the gates wants them measured, not recalled
         }
         longest = 2 * sum(gate.timeout for gate in gates.evals.values())  # of both versions: each has its own limit
-        entry = self.steps.cached("evaluate", parts, lambda key: evaluate(job, key, candidate, evals), longest)
+        if gates.safety is not None:
+            parts["safety"] = [gates.safety.sets, safety.compared(gates.safety), banned, safety.digest()]
+            longest += 2 * gates.safety.timeout
+        entry = self.steps.cached("evaluate", parts, lambda key: evaluate(job, key, candidate, evals, banned), longest)
         self.made.gate = work.describe(entry.path.read_bytes())
         self.progress.note(StepSeen("gate", "running", 1))
         self.made.metrics |= _metrics(self.made.gate)
@@ -182,10 +187,15 @@ def _is(folder: Path, manifest: Manifest) -> bool:
 def _metrics(measured: dict[str, Any]) -> dict[str, float]:
     """What the evaluations gave, as metrics of the run; times are left out: they differ from one try to the next."""
     found = {}
-    for one in gate_from(measured).evals:
+    numbers = gate_from(measured)
+    for one in numbers.evals:
         for prefix, scores in (("eval", one.candidate), ("eval.champion", one.champion)):
             if scores:
                 found[f"{prefix}.{one.name}"] = sum(scores) / len(scores)
+    if numbers.safety is not None:
+        for name in dict.fromkeys(p.set for p in numbers.safety.probes):
+            good = [p.candidate for p in numbers.safety.probes if p.set == name]
+            found[f"safety.{name}"] = sum(good) / len(good)
     return found
 
 

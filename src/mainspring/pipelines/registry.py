@@ -159,9 +159,16 @@ class Registry:
     def record_verdict(self, model: str, number: str, verdict: str, note: str, numbers: str) -> None:
         """Write a gate's verdict beside the version. Idempotent."""
         client = self._connected()
+        short = shortened(numbers, _TAG_LIMIT)
         with self._asked():
-            for tag, value in ((NUMBERS_TAG, numbers), (NOTE_TAG, note), (VERDICT_TAG, verdict)):  # the verdict last
+            for tag, value in ((NUMBERS_TAG, short), (NOTE_TAG, note), (VERDICT_TAG, verdict)):  # the verdict last
                 client.set_model_version_tag(model, number, tag, value[:_TAG_LIMIT])
+
+    def numbers(self, model: str, number: str) -> str:
+        """What the gates measured of a version, as JSON; "" when it was not judged by Mainspring."""
+        client = self._connected()
+        with self._asked():
+            return str(client.get_model_version(model, number).tags.get(NUMBERS_TAG, ""))
 
     def runs(self) -> tuple[RunListed, ...]:
         """All runs that have a folder, in order of their number, with the versions that were made of them."""
@@ -259,6 +266,21 @@ class Registry:
             client.log_batch(tracked.info.run_id, metrics[part], params[part], tags if start == 0 else [])
         client.set_terminated(tracked.info.run_id, "FINISHED")
         return str(tracked.info.run_id)
+
+
+def shortened(numbers: str, limit: int) -> str:
+    """A verdict as JSON of at most so many characters: whole, or without sentences, or without numbers, too."""
+    try:
+        told = json.loads(numbers)
+        items = [dict(one) for one in told["items"]]
+    except (ValueError, KeyError, TypeError):
+        return numbers[:limit]  # of somebody else
+    for kept in (("name", "passed", "message", "numbers"), ("name", "passed", "numbers"), ("name", "passed"), ()):
+        slim = [{key: one[key] for key in kept if key in one} for one in items] if kept else []
+        short = json.dumps({**told, "items": slim}, sort_keys=True, separators=(",", ":"))
+        if len(short) <= limit:
+            return short
+    return ""
 
 
 def _name(text: str) -> str:

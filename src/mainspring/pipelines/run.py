@@ -221,6 +221,8 @@ class Run:
             "limits": asdict(self.made.limits) if self.made.limits else {},
             "gates": job.pipeline.gates.model_dump(),
             "checks": {name: f.digest for name, f in checks.items()},
+            "server": [job.threads, *job.batch],
+            "run": job.spec.run if job.judge_only else "",  # who asks for the gates wants them measured, not recalled
         }
         entry = self.steps.cached("gate", parts, lambda key: work.gate(job, key, candidate, checks, inputs))
         self.made.gate = work.describe(entry.path.read_bytes())

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.decide.price import DAY
+from mainspring.decide.probes import BannedSeen, ProbeSeen, SafetyNumbers
+from mainspring.decide.ranges import ColumnSeen, InputNumbers, InputSeen
 from mainspring.errors import EnvironmentError_
 from mainspring.loop.plan import StartRun
 from mainspring.loop.snapshot import (
@@ -167,13 +169,28 @@ def gate_from(raw: dict[str, Any]) -> GateNumbers:
     return GateNumbers(
         rows=int(raw["rows"]),
         days=tuple(
-            DayLoss(int(d["day"]), int(d["rows"]), number(d["candidate"]), number(d["champion"])) for d in raw["days"]
+            DayLoss(
+                int(d["day"]),
+                int(d["rows"]),
+                number(d["candidate"]),
+                number(d["champion"]),
+                number(d.get("squares")),
+            )
+            for d in raw["days"]
         ),
         auc=number(raw["auc"]),
         champion_auc=number(raw["champion_auc"]),
         latency_p95=number(raw["latency_p95"]),
         groups=tuple(
-            GroupNumbers(str(g["check"]), str(g["group"]), int(g["rows"]), number(g["value"])) for g in raw["groups"]
+            GroupNumbers(
+                str(g["check"]),
+                str(g["group"]),
+                int(g["rows"]),
+                number(g["value"]),
+                number(g.get("error")),
+                int(g.get("days", 0)),
+            )
+            for g in raw["groups"]
         ),
         checks=tuple(CheckNumbers(str(c["name"]), bool(c["passed"]), str(c["message"])) for c in raw["checks"]),
         champion=str(raw["champion"]),
@@ -184,6 +201,56 @@ def gate_from(raw: dict[str, Any]) -> GateNumbers:
         converted=str(raw.get("converted", "")),
         own=_footprint(raw.get("own")),
         other=_footprint(raw.get("other")),
+        auc_errors=_pair(raw.get("auc_errors")),
+        safety=_safety(raw.get("safety")),
+        inputs=_inputs(raw.get("inputs")),
+        predicted=_pair(raw.get("predicted")),
+        memory=number(raw.get("memory")),
+    )
+
+
+def _pair(raw: Any) -> tuple[float, float]:
+    first, second = raw or (None, None)
+    return number(first), number(second)
+
+
+def _safety(raw: dict[str, Any] | None) -> SafetyNumbers | None:
+    if raw is None:
+        return None
+    return SafetyNumbers(
+        probes=tuple(
+            ProbeSeen(
+                str(p["set"]),
+                str(p["name"]),
+                bool(p["candidate"]),
+                None if p["champion"] is None else bool(p["champion"]),
+                str(p["said"]),
+            )
+            for p in raw["probes"]
+        ),
+        banned=tuple(BannedSeen(str(b["banned"]), str(b["where"]), str(b["said"])) for b in raw["banned"]),
+        answers=int(raw["answers"]),
+        silent=int(raw["silent"]),
+    )
+
+
+def _inputs(raw: dict[str, Any] | None) -> InputNumbers | None:
+    if raw is None:
+        return None
+    return InputNumbers(
+        rows=int(raw["rows"]),
+        columns=tuple(
+            ColumnSeen(str(c["column"]), int(c["values"]), int(c["outside"]), number(c["low"]), number(c["high"]))
+            for c in raw["columns"]
+        ),
+        probes=tuple(
+            InputSeen(
+                str(p["column"]), str(p["what"]), bool(p["inside"]), p["outcome"], number(p["score"]), str(p["said"])
+            )
+            for p in raw["probes"]
+        ),
+        steady=bool(raw["steady"]),
+        absent=tuple(map(str, raw["absent"])),
     )
 
 

@@ -306,6 +306,7 @@ def gate(job: Job, key: str, candidate: Path, checks: dict[str, Function], input
     """Measure candidate and champion on the same held-out rows, unseen by both."""
     from mainspring.artefacts.score import Scorer
     from mainspring.pipelines.measure import measure
+    from mainspring.pipelines.probing import probed
 
     scorer = Scorer(candidate, job.code_root)
     champion = Scorer(Path(job.spec.champion), job.code_root) if job.spec.champion else None
@@ -328,6 +329,7 @@ def gate(job: Job, key: str, candidate: Path, checks: dict[str, Function], input
     )
     if scorer.manifest.made_of and champion is not None:
         numbers = _weighed(job, numbers, whole[mask], scorer, champion, candidate)
+    numbers = probed(job, numbers, candidate, whole[mask])
     print(f"{numbers.rows:,} held-out rows of {len(numbers.days)} days, unseen by both")
     job.cache.put(key, gate_to(numbers), {}, "gate")
 

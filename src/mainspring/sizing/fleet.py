@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mainspring.decide.soak import Canary, Soak, soak
+from mainspring.decide.soak import soak
 from mainspring.forecast.coefficients import Coefficients
 from mainspring.forecast.promise import Promise
 from mainspring.forecast.setup import Response
+from mainspring.loop.rollout_evidence import terms_of
 from mainspring.sizing.answer import Answer, Asks, Forecasts, answer
 from mainspring.sizing.ask import Asked
 from mainspring.sizing.forecasts import forecasts
@@ -21,10 +22,10 @@ from mainspring.sizing.levers import Levers, levers
 from mainspring.sizing.plain import plain
 from mainspring.sizing.question import Capacity, Demand, Question, Way, is_market
 from mainspring.sizing.shared import bills, checks
+from mainspring.sizing.soaks import canary_of
 from mainspring.sizing.together import packed_dollars
 from mainspring.sizing.told import told_check
 from mainspring.stack.model import Stack
-from mainspring.stack.serving import Endpoint, Stage
 
 POINTS = 12
 """Loads at which a replica is shown, from none to its most."""
@@ -156,7 +157,7 @@ def plan_fleets(stack: Stack, asked: Asked, coefficients: Coefficients, tell: Te
             elsewhere=is_market,
         )
         made = answer(question, ways, asks)
-        answers.append(_with_soak(made, stack.serving[name], question))
+        answers.append(_with_soak(made, stack, question))
         loads[name] = _loads(made, ways)
         known.append((question, ways))
     tell("what each lever saves", len(asked.questions), len(asked.questions))
@@ -206,18 +207,13 @@ def _loads(made: Answer, ways: Forecasts) -> tuple[Load, ...]:
     return tuple(found)
 
 
-def _with_soak(made: Answer, endpoint: Endpoint, question: Question) -> Answer:
+def _with_soak(made: Answer, stack: Stack, question: Question) -> Answer:
     """The answer, with what the first canary of the rollout can find out."""
-    canary = next((stage for stage in endpoint.rollout if stage.canary is not None), None)
-    if canary is None or not endpoint.objective.availability or not canary.for_:
+    endpoint = stack.serving[question.demand.endpoint]
+    stage = next((stage for stage in endpoint.rollout if stage.kind in ("canary", "ab")), None)
+    if stage is None or not stage.for_:
         return made
     seen = made.written.mean if made.written else made.best.peak if made.best else None
-    return replace(made, soak=_soaked(canary, endpoint, question, seen))
-
-
-def _soaked(stage: Stage, endpoint: Endpoint, question: Question, seen: Response | None) -> Soak:
-    part = question.shares().get(stage.in_, 1.0) if stage.in_ is not None else 1.0
-    canary = Canary(question.demand.rate, stage.canary or 0.0, stage.for_, part)
-    promised = 1.0 - (endpoint.objective.availability or 0.0)
     p50, p95 = (seen.p50.value, seen.p95.value) if seen is not None else (0.0, 0.0)
-    return soak(canary, promised, abort=endpoint.abort.errors, p50=p50, p95=p95)
+    canary = canary_of(stack, endpoint, stage, question.demand.rate)
+    return replace(made, soak=soak(canary, terms_of(stack, endpoint), p50=p50, p95=p95))

@@ -63,16 +63,22 @@ class Buy(Section):
 
 
 class Pool(Section):
-    """A pool of machines to run on: exactly one of `machine`, `gpus` and `cores`."""
+    """A pool of machines to run on: exactly one of `machine`, `gpus` and `cores`.
+
+    Beside `machine: this`, `cores` and `memory` say how much of it replicas may use.
+    """
 
     machine: Literal["this"] | None = None
-    """`this` machine, which `up` runs everything on."""
+    """`this` machine, which `up` runs everything on: `{machine: this}`, or `{machine: this, cores: 6, memory: 12GB}`
+    where replicas may use only so much of it."""
     gpus: Gpus | None = None
     """The GPUs of one node, such as `8 x H100-80GB` (`mainspring catalog gpus` lists the types)."""
     cores: int | None = Field(default=None, ge=1, le=1024)
-    """The cores of one node of CPU servers."""
+    """The cores of one node of CPU servers; beside `machine: this` those that replicas may use. Default there: no
+    limit."""
     memory: Size | None = None
-    """The main memory of one node. Default: what nodes of this kind have (`mainspring catalog gpus NAME`)."""
+    """The main memory of one node; beside `machine: this` what replicas that say their `memory` may use.
+    Default: what nodes of this kind have (`mainspring catalog gpus NAME`); of this machine: no limit."""
     nodes: Count | None = None
     """How many nodes there are, such as `8 per region`. Default: as many as are wanted."""
     regions: tuple[Name, ...] = ()
@@ -87,14 +93,14 @@ class Pool(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> Pool:
         kinds = [name for name in ("machine", "gpus", "cores") if getattr(self, name) is not None]
-        if len(kinds) != 1:
+        if kinds != ["machine", "cores"] and len(kinds) != 1:
             raise ValueError("a pool has exactly one of `machine`, `gpus` and `cores`")
         if self.gpus is not None and self.gpus.slice:
             raise ValueError(f"`{self.gpus}` is a MIG slice: a pool is of whole GPUs, and an endpoint takes slices")
         if self.gpus is not None and self.gpus.count > 72:
             raise ValueError(f"`{self.gpus}` is not a node: at most 72 GPUs share one NVLink domain")
         unit = self.price[1] if self.price else ""
-        if unit and {"gpu": "gpus", "core": "cores"}[unit] != kinds[0]:
+        if unit and {"gpu": "gpus", "core": "cores"}[unit] != kinds[-1]:
             raise ValueError(f"a price `per {unit}` is of a pool of `{'gpus' if unit == 'gpu' else 'cores'}`")
         return self
 

@@ -16,6 +16,7 @@ from mainspring.errors import InputError
 from mainspring.stack import fields
 from mainspring.stack.fleet_units import Spread
 from mainspring.stack.problems import nearest, say
+from mainspring.stack.rollout import Over, Wave
 from mainspring.stack.units import Range, Rate
 
 WIDTH = 80
@@ -120,6 +121,8 @@ def _plain(value: Any, kind: str) -> Any:
             if plain is not None and plain not in ({}, []):
                 made[key] = plain
         return made
+    if isinstance(value, Over | Wave):
+        return str(value)
     if isinstance(value, tuple):
         return [_plain(item, "") for item in value]
     if isinstance(value, Rate):
@@ -128,15 +131,18 @@ def _plain(value: Any, kind: str) -> Any:
         return value.low if value.low == value.high else f"{value.low}..{value.high}"
     if isinstance(value, Spread):
         return value.low if value.low == value.high and not value.per_region else str(value)
-    if isinstance(value, float) and kind.startswith("factor"):
+    return _number(value, kind) if isinstance(value, float) else value
+
+
+def _number(value: float, kind: str) -> float | str:
+    """A number with its unit, as a person writes it."""
+    if kind.startswith("factor"):
         return f"{value:g}x"
-    if isinstance(value, float) and kind.startswith("duration"):
+    if kind.startswith("duration"):
         return duration(value)
-    if isinstance(value, float) and kind.startswith("share"):
+    if kind.startswith("share"):
         return f"{value * 100:.10g}%"
-    if isinstance(value, float) and kind.startswith("price"):
-        return f"${value:g}/h"
-    return value
+    return f"${value:g}/h" if kind.startswith("price") else value
 
 
 def duration(seconds: float) -> str:

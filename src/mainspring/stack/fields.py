@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, StringConstraints
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from mainspring.stack import compute, fleet_units, units
+from mainspring.stack import compute, fleet_units, rollout, units
 from mainspring.stack.base import Section
 from mainspring.stack.compute import ENTRIES
 from mainspring.stack.model import Stack
@@ -44,6 +44,11 @@ _UNITS: dict[Callable[..., Any], str] = {
     fleet_units.watts: "power, such as `700W`",
     fleet_units.part: "part and discount, such as `60% at 35% off`",
     fleet_units.survival: "loss, such as `1 region`",
+    rollout.error_bound: "bound, such as `1%` or `50% over control`",
+    rollout.time_bound: "bound, such as `100ms` or `20% over control`",
+    rollout.only_over: "bound, such as `20% over control`",
+    rollout.wave: "wave, such as `1 replica per region` or `25%`",
+    rollout.many: "bound, or a list of them",
 }
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", type(None): ""}
 REQUIRED = object()

@@ -34,6 +34,7 @@ def fleet_checks(
         if home is not None and home not in compute.regions:
             found.append(_unknown(home, compute, ("orchestration", "gateway", "region"), places))
         found += _survival(compute, orchestration, places)
+        found += _room(compute, orchestration, serving, places)
     return found
 
 
@@ -77,7 +78,7 @@ def _hardware(name: str, endpoint: Endpoint, compute: Compute, places: Places) -
             yield places.problem(loc, "too-many-gpus", message)
     if endpoint.cores is not None and endpoint.gpus is not None:
         yield places.problem(("serving", name, "cores"), "two-kinds", "an endpoint has `gpus` or `cores`, not both")
-    elif endpoint.cores is not None and not any(pool.cores for pool in compute.pools.values()):
+    elif endpoint.cores is not None and not any(pool.cores or pool.machine for pool in compute.pools.values()):
         yield places.problem(
             ("serving", name, "cores"), "no-cores", "`compute` has no pool of CPU servers: `cores: 32`"
         )
@@ -136,3 +137,25 @@ def _survival(compute: Compute, orchestration: Orchestration, places: Places) ->
         if loss.what == "region" and loss.count >= there:
             message = f"losing {loss.count} of {there} region(s) leaves none: name more in `compute.regions`"
             yield places.problem(("orchestration", "survive", number), "nothing-left", message)
+
+
+def _room(
+    compute: Compute, orchestration: Orchestration, serving: Mapping[str, Endpoint], places: Places
+) -> Iterator[Problem]:
+    """The fewest replicas of all endpoints have room in what may be used of this machine."""
+    pool = compute.pools.get(orchestration.where)
+    if pool is None or pool.machine is None:
+        return
+    for what, most in (("cores", pool.cores), ("memory", pool.memory)):
+        taken = 0.0
+        for name, endpoint in serving.items():
+            each = (endpoint.cores or endpoint.threads) if what == "cores" else float(endpoint.memory or 0)
+            regions = len(endpoint.regions or compute.regions or (HERE,)) if endpoint.replicas.per_region else 1
+            count = max(endpoint.replicas.low, 1) * regions
+            taken += count * each
+            if most is not None and taken > most + 1e-9:
+                unit, scale = ("cores", 1.0) if what == "cores" else ("GB", 1e9)
+                message = f"its {count} replica(s), with those before, take {taken / scale:.3g} {unit}, and "
+                message += f"`{orchestration.where}` has {most / scale:.3g}"
+                yield places.problem(("serving", name, "replicas"), "no-room", message)
+                break

@@ -13,14 +13,15 @@ from mainspring.errors import Problem
 from mainspring.stack.functions import Modules
 from mainspring.stack.pipelines import PipelineSpec
 from mainspring.stack.problems import Places, say
+from mainspring.stack.safety import banned_lines
 from mainspring.stack.serving import Endpoint
 from mainspring.stack.weights import NotThereError, is_remote, locate
 
 EVAL_CONTEXT = ("ask",)
 """What an evaluation of the user's own may ask for by name."""
 
-_OF_ROWS = ("brier", "auc", "groups", "checks")
-_OF_ANSWERS = ("evals", "memory")
+_OF_ROWS = ("brier", "auc", "groups", "checks", "inputs", "predictions")
+_OF_ANSWERS = ("evals", "safety")
 
 
 def language_checks(
@@ -43,8 +44,9 @@ def _gates(name: str, pipeline: PipelineSpec, places: Places) -> Iterator[Proble
             loc = ("pipelines", name, "gates", key)
             yield places.problem(loc, "gate-of-another-kind", f"`{key}` judges {what}", key=True)
     timed = ("pipelines", name, "gates", "latency")
-    if pipeline.weights and gates.latency is not None and not gates.evals:
-        message = "what is timed are the prompts of `evals`, and there are none"
+    asked = gates.evals or (gates.safety is not None and gates.safety.sets)
+    if pipeline.weights and gates.latency is not None and not asked:
+        message = "what is timed are the prompts of `evals` or of the sets of `safety`, and there are none"
         yield places.problem(timed, "no-prompts", message, key=True)
     if not pipeline.weights and gates.latency is not None and gates.latency.at is not None:
         message = "`at` is of language models: rows are timed one by one"
@@ -69,6 +71,22 @@ def missing_weights(pipelines: Mapping[str, PipelineSpec], folder: Path, places:
             locate(pipeline.weights, folder)
         except NotThereError as error:
             yield places.problem(("pipelines", name, "weights"), error.code, error.message, hint=error.hint)
+
+
+def missing_banned(pipelines: Mapping[str, PipelineSpec], folder: Path, places: Places) -> Iterator[Problem]:
+    """A file of banned words that is not there, or has something in it that is no word."""
+    for name, pipeline in pipelines.items():
+        gate = pipeline.gates.safety
+        if gate is None or not isinstance(gate.banned, str):
+            continue
+        loc = ("pipelines", name, "gates", "safety", "banned")
+        try:
+            banned_lines((folder / gate.banned).read_text("utf-8"))
+        except OSError as error:
+            message = f"{say(gate.banned)} can't be read: {error.strerror}"
+            yield places.problem(loc, "banned-unreadable", message, hint="a list of words may stand here instead")
+        except ValueError as error:
+            yield places.problem(loc, "banned-unfit", f"{say(gate.banned)}: {error}")
 
 
 def missing_evals(pipelines: Mapping[str, PipelineSpec], modules: Modules, places: Places) -> Iterator[Problem]:

@@ -46,7 +46,23 @@ def _serving(stack: Stack) -> Iterator[Note]:
         if endpoint.replicas.low == 0 and scale.hold > endpoint.deadline:
             message = f"who waits for a first replica gets `timeout`, {endpoint.deadline:g} s, and not {scale.hold:g} s"
             yield Note(f"serving.{name}.scale.hold", message)
+        yield from _stages(name, endpoint, endpoint.regions or stack.compute.regions)
         yield from _budgets(stack, name, endpoint)
+
+
+def _stages(name: str, endpoint: Endpoint, regions: tuple[str, ...]) -> Iterator[Note]:
+    for number, stage in enumerate(endpoint.rollout):
+        where = f"serving.{name}.rollout.{number}"
+        if stage.kind == "ab" and endpoint.route.split == "request":
+            message = "users see both versions in turn: write `route: {split: user}`, or a header that names them"
+            yield Note(f"{where}.ab", message)
+        if stage.kind == "waves" and not (stage.within or stage.for_):
+            yield Note(f"{where}.waves", "no wave is watched for any time: write `within: 6h`, or `for` of each wave")
+        if stage.waves is not None and not stage.waves.per_region and len(regions) > 1:
+            message = (
+                "a wave may be in one region alone, and then regions are compared too: write `1 replica per region`"
+            )
+            yield Note(f"{where}.waves", message)
 
 
 def _budgets(stack: Stack, name: str, endpoint: Endpoint) -> Iterator[Note]:

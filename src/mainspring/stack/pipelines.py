@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mainspring.stack.base import FunctionPath, Name, Section
+from mainspring.stack.safety import InputGate, SafetyGate, ValueSpan
 from mainspring.stack.units import Dollars, Moment, Per, PerReplica, Rate, Seconds, Share, Size, count_back, cron
 
 
@@ -96,7 +97,7 @@ class MetricGate(Section):
 
 
 class LatencyGate(Section):
-    """A bound on the time that the packaged artefact takes for one row, or a language model for one answer."""
+    """A bound on the time that a real replica of the artefact takes for one row, or for one answer."""
 
     p95: Seconds
     """95 of 100 single rows (of a language model: whole answers) are there within this time."""
@@ -116,6 +117,16 @@ class GroupGate(Section):
     """The largest difference between two groups that is let pass."""
     min_rows: int = Field(default=200, ge=1)
     """Groups with fewer held-out rows are not judged. Default: 200."""
+    confidence: Share = 0.95
+    """How sure it must be that no two groups differ by more; at `50%` the differences that are seen decide.
+    Default: 95%."""
+
+    @field_validator("confidence")
+    @classmethod
+    def _sure(cls, confidence: float) -> float:
+        if not 0.5 <= confidence < 1:
+            raise ValueError(f"`{confidence:.4g}` is out of range: between `50%` and `99.9%` is wanted")
+        return confidence
 
 
 class CheckGate(Section):
@@ -154,10 +165,10 @@ class EvalGate(Section):
 
 
 class MemoryGate(Section):
-    """A bound on what serving a language model takes."""
+    """A bound on what serving takes."""
 
     at_most: Size
-    """Bytes of memory that a replica holds after it has answered the evaluations, such as `1GB`."""
+    """Bytes of memory that a real replica holds after it has answered everything that it was asked, such as `1GB`."""
 
 
 class Gates(Section):
@@ -168,15 +179,21 @@ class Gates(Section):
     auc: MetricGate | None = None
     """Area under the ROC curve; higher is better."""
     latency: LatencyGate | None = None
-    """The time that the packaged artefact takes."""
+    """The time that the packaged artefact takes, on a real replica."""
+    inputs: InputGate | None = None
+    """Of a tabular model: what each column may be. A real replica is asked beyond it, and must survive."""
+    predictions: ValueSpan | None = None
+    """Of a tabular model: what every prediction must lie in, such as `0.001..0.999`."""
     groups: dict[Name, GroupGate] = Field(default_factory=dict)
     """Bias checks, by name."""
     checks: dict[Name, CheckGate] = Field(default_factory=dict)
     """Checks of your own, by name."""
     evals: dict[Name, EvalGate] = Field(default_factory=dict)
-    """Evaluations of a language model, by name: quality, safety, and what else matters."""
+    """Evaluations of a language model, by name: quality, and what else matters."""
+    safety: SafetyGate | None = None
+    """What a language model must withstand: injected instructions, improper requests, banned output."""
     memory: MemoryGate | None = None
-    """The memory that a replica of a language model takes."""
+    """The memory that a replica takes."""
 
 
 class Retrain(Section):

@@ -19,12 +19,13 @@ from mainspring.stack import functions
 from mainspring.stack.compute import Compute
 from mainspring.stack.cost import Cost
 from mainspring.stack.fleet_checks import fleet_checks
-from mainspring.stack.language_checks import language_checks, missing_evals, missing_weights
+from mainspring.stack.language_checks import language_checks, missing_banned, missing_evals, missing_weights
 from mainspring.stack.model import Stack
 from mainspring.stack.monitoring import Monitoring
 from mainspring.stack.orchestration import KUBERNETES, Orchestration
 from mainspring.stack.pipelines import DataSpec, PipelineSpec
 from mainspring.stack.problems import Places, did_you_mean, nearest, say
+from mainspring.stack.rollout_checks import rollout_checks
 from mainspring.stack.serving import Endpoint
 from mainspring.stack.serving_checks import serving_checks
 
@@ -84,9 +85,10 @@ def check_functions(stack: Stack, folder: Path, file: str = "mainspring.yaml") -
 
 def cross_checks(parts: Parts, places: Places) -> list[Problem]:
     """What is wrong between sections."""
-    checks = (_where, _replicas, _stages, _followed, _produced, _steps, _sources, _retrain, _truth, _alerts)
+    checks = (_where, _replicas, _followed, _produced, _steps, _sources, _retrain, _truth, _alerts)
     found = [problem for check in checks for problem in check(parts, places)]
     found += serving_checks(parts.serving, parts.machines, places)
+    found += rollout_checks(parts.serving, parts.machines, places)
     found += language_checks(parts.pipelines, parts.serving, places)
     return found + fleet_checks(parts.machines, parts.orchestration, parts.serving, places)
 
@@ -104,18 +106,6 @@ def _replicas(parts: Parts, places: Places) -> Iterator[Problem]:
         if high < 1 or high > MAX_REPLICAS:
             message = f"`{endpoint.replicas}` is out of range: from 1 at times to {MAX_REPLICAS} replicas are wanted"
             yield places.problem(("serving", name, "replicas"), "bad-replicas", message)
-
-
-def _stages(parts: Parts, places: Places) -> Iterator[Problem]:
-    for name, endpoint in parts.serving.items():
-        for number, stage in enumerate(endpoint.rollout):
-            loc = ("serving", name, "rollout", number, stage.kind)
-            if stage.kind == "all" and stage.share != 1:
-                yield places.problem(loc, "bad-stage", f"`all` is always `100%`, not `{stage.share:.4g}`")
-            elif stage.share == 0:
-                yield places.problem(
-                    loc, "bad-stage", f"a `{stage.kind}` of nothing shows nothing: write a share above `0%`"
-                )
 
 
 def _followed(parts: Parts, places: Places) -> Iterator[Problem]:
@@ -233,6 +223,7 @@ def missing_functions(parts: Parts, folder: Path, places: Places) -> Iterator[Pr
     """What is wrong with the functions and the weights that the parts name."""
     modules = functions.Modules(folder)
     yield from missing_weights(parts.pipelines, folder, places)
+    yield from missing_banned(parts.pipelines, folder, places)
     yield from missing_evals(parts.pipelines, modules, places)
     for name, pipeline in parts.pipelines.items():
         earlier: list[str] = []

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from mainspring.stack.base import Name, Section
 from mainspring.stack.fleet_units import Count, Factor, Gpus, Spread, Tokens
 from mainspring.stack.hours import ClockTime, Days
+from mainspring.stack.rollout import Abort, Stage
 from mainspring.stack.runtimes import RUNTIMES, SLOTS, Runtime, Wishes, words
 from mainspring.stack.tenants import Tenant
 from mainspring.stack.units import Per, Seconds, Share, Size
@@ -61,46 +62,6 @@ class Truth(Section):
     """The column of the training rows, and the field of a feedback call, that holds the outcome (0 or 1)."""
     within: Seconds = 7 * 86400.0
     """How long after a prediction its outcome may come. Default: 7d."""
-
-
-class Stage(Section):
-    """One step of the way from the first request to all of them: exactly one of `mirror`, `canary`, `all`."""
-
-    mirror: Share | None = None
-    """The share of requests that the new version answers too, unseen by users."""
-    canary: Share | None = None
-    """The share of requests that the new version answers for real."""
-    all: Share | None = None
-    """`all: 100%` ends the list: the new version takes everything and becomes the champion."""
-    for_: Seconds = Field(default=0.0, alias="for")
-    """How long this stage is watched before the next, such as `3d`."""
-    in_: Name | None = Field(default=None, alias="in")
-    """The one region whose requests it touches. Default: all regions."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Stage:
-        if sum(part is not None for part in (self.mirror, self.canary, self.all)) != 1:
-            raise ValueError("a stage has exactly one of `mirror`, `canary` and `all`")
-        return self
-
-    @property
-    def kind(self) -> Literal["mirror", "canary", "all"]:
-        """Which of the three this is."""
-        return "mirror" if self.mirror is not None else "canary" if self.canary is not None else "all"
-
-    @property
-    def share(self) -> float:
-        """The share of requests it touches, 0 to 1."""
-        return next(s for s in (self.mirror, self.canary, self.all) if s is not None)
-
-
-class Abort(Section):
-    """When a rollout is given up at once."""
-
-    errors: Share | None = None
-    """More than this share of the new version's answers failed."""
-    p95: Seconds | None = None
-    """More than 5 of 100 of the new version's answers took longer than this."""
 
 
 class Quantiles(Section):
@@ -301,7 +262,9 @@ class Endpoint(Section):
     gpus: Gpus | None = None
     """The GPUs of one replica: `4 x h100` (a pool's name), or `1 x 1g.10gb of a100` for a slice. Default: none."""
     cores: float | None = Field(default=None, gt=0, le=1024)
-    """Cores of one replica, on a pool of CPU servers. Default: none."""
+    """Cores of one replica, on a pool of CPU servers or on this machine. Default: none; of this machine `threads`."""
+    memory: Size | None = None
+    """Main memory of one replica, where the pool's `memory` limits what may be used. Default: not counted."""
     replicas: Count = Spread(1, 1)
     """How many replicas answer: `2`, `1..4` where `scale` chooses, or `3..6 per region`. Default: 1."""
     weights: Weights = Weights()
@@ -330,15 +293,16 @@ class Endpoint(Section):
     truth: Truth | None = None
     """What becomes known later, and comes back as feedback."""
     rollout: tuple[Stage, ...] = Field(default_factory=_stages, min_length=1)
-    """The list of stages that a new version walks down; the last is `all: 100%`."""
+    """The list of stages that a new version walks down; the last is `all: 100%` or `waves`."""
     abort: Abort = Abort()
-    """When a rollout is given up at once."""
+    """When a rollout is given up, and how sure that is."""
 
     @model_validator(mode="after")
     def _ends_with_all(self) -> Endpoint:
         kinds = [stage.kind for stage in self.rollout]
-        if kinds[-1] != "all" or kinds.count("all") != 1:
-            raise ValueError("a rollout ends with `all: 100%`, and has it only there")
+        last = ("all", "waves")
+        if kinds[-1] not in last or sum(kind in last for kind in kinds) != 1:
+            raise ValueError("a rollout ends with `all: 100%` or with `waves`, and has them only there")
         return self
 
     @property

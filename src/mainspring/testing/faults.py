@@ -1,4 +1,4 @@
-"""Fault makers: a tiny disk, a read-only folder, killed processes. Each undoes itself.
+"""Fault makers: a tiny disk, a read-only folder, killed processes, a kernel short of memory. Each undoes itself.
 
 Who calls it: tests. What it must never do: touch a process or a folder that the test did not make.
 """
@@ -9,9 +9,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import mainspring
 
@@ -97,3 +100,39 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 20.0) -> N
         if time.monotonic() > until:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.02)
+
+
+class KillsUnderLoad:
+    """A kernel short of memory: it kills a server that has more than so many requests at once. Use it as a context.
+
+    What it counts are connections to the server's port, so that it must be one that takes each request on its own.
+    """
+
+    def __init__(self, server: Callable[[], tuple[int, int]], most: int) -> None:
+        """`server`: process id and port of who is killed, 0 while there is nobody; `most`: requests that it stands."""
+        self._server, self._most = server, most
+        self.kills = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.01):
+            pid, port = self._server()
+            if pid > 1 and port and is_alive(pid) and _connected(port) > self._most:
+                kill(pid)
+                self.kills += 1
+
+
+def _connected(port: int) -> int:
+    """Connections that a server's port has, from the kernel's table."""
+    wanted, established = f":{port:04X}", "01"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(row[1].endswith(wanted) and row[3] == established for row in rows)

@@ -15,6 +15,7 @@ from mainspring.cli.demo import chat_scaled, chat_tenants
 from mainspring.cli.demo.chat_numbers import count, dollars, percent, quantile, seconds
 from mainspring.cli.demo.chat_scaled import Seen
 from mainspring.cli.demo.chat_users import Answer
+from mainspring.loop.labels import label_of, version_number
 
 WIDTH = 80  # columns of the summary
 BIN = 5.0  # seconds of one bar
@@ -82,8 +83,8 @@ def build(given: Given) -> dict[str, Any]:
 
 
 def version(revision: str) -> str:
-    """The version of a revision's name: `chat-2` is of version 2."""
-    return revision.rpartition("-")[2]
+    """The version of a revision's name: `chat-2` is of version 2, and so are `chat-2.3` and `chat-2.fresh`."""
+    return version_number(label_of(revision))
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ SHORTER = (
         "{down: 20s, idle: 45s}",
         "a replica too many stops after 20 s, not after 1 minute; the last after 45 s without a request, not 5 minutes",
     ),
-    ("{canary: 30%, for: 1m}", "{canary: 30%, for: 30s}", "the canary gets 30 % for 30 s, not for 1 minute"),
+    ("{canary: 30%, for: 1m,", "{canary: 30%, for: 30s,", "the canary gets 30 % for 30 s, not for 1 minute"),
     (
         "{p95: 10s, at: 1/s per replica}",
         "{p95: 30s, at: 2/s per replica}",

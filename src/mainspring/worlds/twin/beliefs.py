@@ -7,11 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """How a version behaves where it is not like the others."""
+
+    error_rate: float | None = None  # None: as `Beliefs` has it
+    refuse_rate: float = 0.0  # answers with 4xx
+    leave_rate: float = 0.0  # requests whose client leaves before the answer
+    latency: float | None = None  # seconds, the median
+    slower: tuple[float, ...] = ()  # times so long, by stratum of prompt length; those not named: 1
+    tokens: float = 1.0  # times as many output tokens
+    compute: float = 1.0  # times as many seconds charged
+    score: float | None = None  # mean of the feedback on it
+
+
+ORDINARY = Conduct()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +43,16 @@ class Beliefs:
     ack_seconds: float = 0.1
     requests_per_day: int = 900
     error_rate: float = 0.0
-    latency: float = 0.004
+    latency: float = 0.004  # the median
+    spread: float = 0.2  # of the logarithm of times
+    prompts: tuple[float, ...] = (1.0,)  # shares of requests by stratum of prompt length (`decide.arms.STRATA`)
+    first: float = 0.0  # the part of an answer's time that its first token takes; 0: nothing is streamed
+    output_tokens: float = 0.0  # of an answer, on average; 0: not a language model
+    feedback: float = 0.0  # share of answers that users give feedback on
+    score: float = 0.8  # the mean of it
+    visits: int = 10  # requests of one user
+    conduct: Mapping[str, Conduct] = field(default_factory=dict)
+    """By revision (`chat-3.2`), else by its label (`3.2`), else by the version's number (`3`)."""
     version_size: float = 1e6  # bytes of weights
     converted_size: float = 0.5  # of those of the version that was converted
     truth_after: float = DAY  # when the outcome of a request becomes known
@@ -34,6 +61,12 @@ class Beliefs:
     season_loss: float = 0.060  # what a model loses in a season that it never saw
     noise: float = 0.004  # of a day's mean loss
     season_days: float = 365.0
+
+    def of(self, revision: str) -> Conduct:
+        """How a revision behaves, by its name."""
+        label = revision.rsplit("-", 1)[-1]
+        names = (revision, label, label.split(".")[0])
+        return next((self.conduct[name] for name in names if name in self.conduct), ORDINARY)
 
 
 def season(beliefs: Beliefs, wall: float) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from mainspring.loop.labels import version_number
 from mainspring.loop.readings import (
     LATENCY_EDGES,
+    ArmsQuery,
     DayPairs,
     Drift,
     DriftQuery,
@@ -27,10 +30,12 @@ from mainspring.loop.readings import (
     TrafficQuery,
     Unknown,
 )
+from mainspring.worlds.twin.arms import arms, share_of
 from mainspring.worlds.twin.beliefs import DAY, mean_loss, noise, strangeness
 from mainspring.worlds.twin.world import TwinWorld
 
 BINS = 10
+ROWS_APART = 0.05  # how far the losses of two models are apart on one row, beside their means
 
 
 @dataclass(slots=True)
@@ -46,6 +51,8 @@ class TwinSource:
     def _answer(self, query: Query) -> Reading | Unknown:
         if isinstance(query, TrafficQuery):
             return self._traffic(query)
+        if isinstance(query, ArmsQuery):
+            return arms(self.world, query)
         if isinstance(query, PairsQuery):
             return self._pairs(query)
         if isinstance(query, QualityQuery):
@@ -65,9 +72,7 @@ class TwinSource:
             routes = table.endpoints.get(endpoint)
             if length <= 0 or routes is None:
                 continue
-            weight = sum(r.weight for r in routes.revisions if r.name == revision)
-            parts = weight if role == "live" else routes.mirror_share if routes.mirror == revision else 0
-            rows += parts / 10_000 * length
+            rows += share_of(table, routes, revision, role) * length
         return math.floor(rows / DAY * self.world.beliefs.requests_per_day + 1e-6)
 
     def _traffic(self, query: TrafficQuery) -> Traffic | Unknown:
@@ -83,7 +88,7 @@ class TwinSource:
         return Traffic(rows, errors, tuple(latency), rows * beliefs.latency)
 
     def _trained(self, revision: str) -> tuple[str, tuple[float, float]] | None:
-        number = revision.rsplit("-", 1)[1]
+        number = version_number(revision.rsplit("-", 1)[1])
         for version in self.world.versions:
             if version.number == number and version.artefact in self.world.trained:
                 return version.artefact, self.world.trained[version.artefact]
@@ -100,6 +105,7 @@ class TwinSource:
             return Unknown("a version is not known")
         beliefs, seed = self.world.beliefs, self.world.seed
         days, untold = [], 0
+        differences: Counter[float] = Counter()
         for day, begins, ends in self._days(query.since, query.until):
             rows = self._rows(query.endpoint, query.candidate, "mirror", begins, ends)
             if rows == 0:
@@ -109,7 +115,10 @@ class TwinSource:
                 continue
             losses = [mean_loss(beliefs, seed, day, *t, a) * rows for a, t in (candidate, control)]
             days.append(DayPairs(day, rows, losses[0], losses[1], round(rows * beliefs.positive_rate)))
-        return Pairs(tuple(days), untold)
+            about = noise(seed, "rows", query.endpoint, query.candidate, query.control, day)
+            each = about.normal((losses[0] - losses[1]) / rows, ROWS_APART, rows)
+            differences.update(np.round(np.clip(each, -1.0, 1.0), 3).tolist())
+        return Pairs(tuple(days), untold, tuple(sorted(differences.items())))
 
     def _live(self, endpoint: str, wall: float) -> str:
         """The revision that took most of the traffic at a moment."""

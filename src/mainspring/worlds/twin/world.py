@@ -25,9 +25,7 @@ from mainspring.loop.plan import (
 )
 from mainspring.loop.ports import Accepted, Refused
 from mainspring.loop.snapshot import (
-    CheckNumbers,
     DayLoss,
-    EvalNumbers,
     Footprint,
     GateNumbers,
     Now,
@@ -40,9 +38,7 @@ from mainspring.loop.snapshot import (
 from mainspring.stack.model import Stack
 from mainspring.stack.pipelines import Gates
 from mainspring.worlds.twin.beliefs import DAY, Beliefs, mean_loss, noise
-
-PERFECT = (1.0,) * 40
-"""The scores of an evaluation that nobody has run."""
+from mainspring.worlds.twin.gates import believed
 
 
 @dataclass(slots=True)
@@ -290,20 +286,18 @@ class TwinWorld:
             days.append(DayLoss(day, rows, candidate, champion))
         champion_auc = 0.7 if theirs else math.nan
         asked = self.gates.get(spec.pipeline, Gates())
-        compared = PERFECT if spec.champion else ()
-        return GateNumbers(
+        numbers = GateNumbers(
             rows * len(days),
             tuple(days),
             0.72,
             champion_auc,
             0.002,
-            checks=tuple(CheckNumbers(name, passed=True, message="believed to hold") for name in asked.checks),
             champion=spec.champion_version,
-            evals=tuple(EvalNumbers(name, PERFECT, compared) for name in asked.evals),
             converted=spec.convert,
-            own=self._footprint(self.beliefs.converted_size) if asked.memory or spec.convert else None,
+            own=self._footprint(self.beliefs.converted_size) if spec.convert else None,
             other=self._footprint(1.0) if spec.convert else None,
         )
+        return believed(asked, numbers)
 
     def _footprint(self, share: float) -> Footprint:
         """Of weights of this share of the bytes that a version has; in memory they are as they were."""

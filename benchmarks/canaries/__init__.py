@@ -1,0 +1,1 @@
+"""Rollouts that are made up, and the rules that judge them."""
