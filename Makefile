@@ -59,7 +59,7 @@ test-kills: $(STAMP)  ## kill -9 of everything, with real processes: under 3 min
 test-chat: $(STAMP)  ## the chat demo from beginning to end: some 5 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_chat.py $(ARGS)
 
-test-rollouts: $(STAMP)  ## rollouts with real processes under real traffic: some 6 minutes
+test-rollouts: $(STAMP)  ## rollouts with real processes under real traffic: 6 to 12 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_rollouts*.py $(ARGS)
 
 lint: $(STAMP)  ## style, types, layers

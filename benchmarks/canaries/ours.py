@@ -60,7 +60,8 @@ def log_evidence_above(counts: Counts, world: World, bound: float) -> Floats:
     (`Tally.failures`).
     """
     if not world.sticky:
-        return share_path(counts.candidate_bad, counts.candidate, bound, path=True)
+        bad, _ = without_bursts(counts.candidate_bad, counts.control_bad)
+        return share_path(bad, counts.candidate, bound, path=True)
     bad, total = np.cumsum(counts.candidate_bad, axis=1), np.cumsum(counts.candidate, axis=1)
     failing = np.cumsum(counts.candidate_first, axis=1)
     users = np.maximum(np.cumsum(counts.candidate_new, axis=1), failing * total / np.maximum(bad, 1))

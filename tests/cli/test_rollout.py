@@ -25,8 +25,8 @@ from tests.cli.rollout_data import (
     stages,
 )
 
+from mainspring.cli import changes, rollout_soak, rollout_watch
 from mainspring.cli import rollout as verb
-from mainspring.cli import rollout_soak, rollout_watch
 from mainspring.cli.main import status
 from mainspring.cli.output import Options
 from mainspring.cli.rollout_page import page
@@ -370,3 +370,77 @@ def test_traffic_that_nobody_knows_is_asked_for(folder: Path, capsys: Capture) -
     Fake.told = a_status() | {"endpoints": []}
     assert status(["rollout", "soak", "chat"]) == 2
     assert "mainspring rollout soak chat --rate 500k/day" in capsys.readouterr().err
+
+
+def test_a_report_says_what_was_left_out_and_what_a_person_ended() -> None:
+    """One row a stage; a mirror has its copies; a risk is told once."""
+    mirrored = {"mirrored": 40.0, "mirrored_errors": 2.0, "requests": 0.0, "errors": 0.0, "share": 1.0}
+    risky = {"risk": "errors may be up to 3 %", "stage": "ab", "number": 3, "requests": 9.0, "errors": 0.0}
+    records = [
+        a_record("began", 0.0),
+        a_record("skipped", 10.0, stage="mirror", number=1, why="there is no room"),
+        a_record("look", 60.0, stage="mirror", number=2, **mirrored),
+        a_record("stage", 90.0, stage="mirror", number=2, ended_by="uid 0: quick"),
+        a_record("stage", 120.0, **risky, verdict="advance"),
+        a_record("promoted", 130.0, **risky),
+    ]
+    told = gathered(records)
+    rows = [(one["kind"], one["requests"], one["errors"], one["outcome"]) for one in told["stages"]]
+    assert rows == [
+        ("mirror", None, None, "left out"),
+        ("mirror", 40.0, 2.0, "ended by uid 0: quick"),
+        ("ab", 9.0, 0.0, "promoted"),
+    ]
+    assert told["risks"] == ["errors may be up to 3 %"]
+    assert re.search(r"^mirror +– +– +– +– +left out$", text(told), re.MULTILINE)
+    assert "left out" in page(told)
+
+
+def test_a_stage_that_was_left_out_is_not_done() -> None:
+    """In the tree, with the reason, within 80 columns."""
+    several = stages(1)
+    several[0] |= {"state": "left out", "why": "there is no room for another replica of `chat` beside its only one"}
+    shown = tree(a_rollout(stages=several, stage="ab", number=2)).splitlines()
+    assert shown[1].startswith("– canary 5% of us-east-1, 2h: left out, there is no room")
+    assert max(map(len, shown)) <= 80
+
+
+def test_a_report_of_a_version_is_not_of_its_later_settings() -> None:
+    """`MODEL@N` is the version's own rollout; `MODEL@N.M` is that of its settings."""
+    later = [r | {"at": r["at"] + 9 * HOUR, "value": r["value"] | {"began": BEGAN + 9 * HOUR}} for r in a_life()]
+    settings = [r | {"value": r["value"] | {"version": "4.2", "control": "4", "change": "settings"}} for r in later]
+    assert choose([*a_life(), *settings], "assistant@4")[0]["value"]["change"] == "version"
+    assert choose([*a_life(), *settings], "assistant@4.2")[0]["value"]["change"] == "settings"
+    assert choose(settings, "assistant@4")[0]["value"]["change"] == "settings"
+
+
+def test_steering_an_endpoint_that_is_not_there(capsys: Capture) -> None:
+    """Bad input, as with every other verb of rollouts; nothing is asked for."""
+    for name in ("pause", "resume", "promote", "abort", "undo"):
+        assert status(["rollout", name, "chatt"]) == 2
+        assert "there are: `chat`, `other`" in capsys.readouterr().err
+    assert Fake.asked == ()
+
+
+def test_what_has_ended_is_under_a_heading_and_not_too_wide(capsys: Capture) -> None:
+    """A long reason goes on in the next line."""
+    Fake.told = a_status()
+    Fake.records = (a_record("aborted", 99.0, message="given up " + "since it failed " * 9),)
+    assert status(["rollout", "status"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "ENDED"
+    assert len(out) > 2
+    assert max(map(len, out)) <= 80
+
+
+def test_the_reason_is_in_the_table_of_changes(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """As short as it can be said, within 80 columns."""
+    one = {"at": BEGAN, "who": "uid 0 (socket)", "what": "promote", "target": "chat", "outcome": "accepted",
+           "detail": "stage=True why=quick", "message": ""}  # fmt: skip
+    monkeypatch.setattr(Fake, "get", lambda *_, **__: [one, one | {"detail": ""}])
+    monkeypatch.setattr(changes, "Client", Fake)
+    assert status(["changes"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "WHY" in out[0]
+    assert "one stage: quick" in "\n".join(out)
+    assert max(map(len, out)) <= 80

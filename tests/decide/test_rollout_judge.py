@@ -148,6 +148,11 @@ def test_without_certainty_the_stack_file_says_what_follows() -> None:
     assert risk in goes.message
     gives_up = said(few, canary(otherwise="abort"))
     assert (gives_up.kind, gives_up.message) == ("abort", f"not certain in the time given: {risk}")
+    users = {"candidate_units": Units(97), "control_units": Units(1_900)}
+    waits = said(both(300, 0, 5_700, 5, **users), canary())
+    assert (
+        "more users or sessions like these; if no new ones come: `mainspring rollout promote --stage`" in waits.message
+    )
     never = said(both(1_000, 14, 19_000, 280), canary())
     assert never.message.endswith("it does not get certain at what was seen")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -235,7 +236,14 @@ def _outcome(scene: Scene) -> dict[str, Any]:
     db = sqlite3.connect(scene.state / "state.db")
     rows = db.execute("SELECT key, at, json FROM records WHERE kind = 'rollout' ORDER BY at, key").fetchall()
     db.close()
-    outcome["rollout"] = [(key, at, json.loads(value)["message"]) for key, at, value in rows]
+    told = [(key, at, json.loads(value)) for key, at, value in rows]
+    # Looks on the way depend on how far records were taken in by then. How sure it is of errors depends on the kill of
+    # the candidate: the tries that died with it are evidence against it, though each request was answered.
+    outcome["rollout"] = [
+        (key, at, re.sub(r"errors may be up to [\d.]+ %", "errors may be up to ... %", str(value["message"])))
+        for key, at, value in told
+        if value["kind"] != "look"
+    ]
     store = PredictionStore(
         scene.state / "predictions.db", scene.state / "segments", lambda model, version: None, read_only=True
     )

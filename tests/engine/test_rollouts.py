@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.engine.rolling import ROWS, Passengers, Scene, flights
+from tests.engine.rolling import Scene
+from tests.engine.rolling_stacks import ROWS, Passengers, flights
 
 from mainspring.testing.misbehaving import DIE, FAIL, predictive, same, slow
 from mainspring.testing.watched import RoutesWatch

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.engine.rolling import PERIOD, Chats, Scene, chat
+from tests.engine.rolling import Scene
+from tests.engine.rolling_stacks import PERIOD, Chats, chat
 
 from mainspring.testing.faults import KillsUnderLoad
 from mainspring.testing.misbehaving import fails_for_one_length_in, language, repeats_messages_above, same

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine.rolling import ENDS, Scene, parcel, parcels
+from tests.engine.rolling import ENDS, Scene
+from tests.engine.rolling_stacks import parcel, parcels
 
 from mainspring.testing.misbehaving import FAIL, predictive, same
 from mainspring.testing.users import Users

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine.rolling import ENDS, Scene, four, tiny
+from tests.engine.rolling import ENDS, Scene
+from tests.engine.rolling_stacks import four, tiny
 
 from mainspring.testing.misbehaving import FAIL, predictive
 from mainspring.testing.users import Asked, Request

@@ -227,7 +227,10 @@ def test_a_stage_without_room_leaves_the_others_as_they_are() -> None:
     loop.run(days=60 * MINUTE)
     assert told(loop, "StageSkipped")[0].startswith("mirror is left out")
     assert any("canary 30%" in one for one in told(loop, "StageBegan"))
-    assert "all stages went well" in told(loop, "Promoted")[-1]
+    assert "its stages are over, of which 1 was left out" in told(loop, "Promoted")[-1]
+    (skipped,) = [r.value for r in loop.store.records("rollout") if r.value["kind"] == "skipped"]
+    assert (skipped["number"], skipped["stage"]) == (1, "mirror")
+    assert skipped["why"].startswith("there is no room")
 
 
 def test_a_promotion_that_nothing_watched_is_said_to_be_one() -> None:

@@ -51,6 +51,7 @@ def test_the_case_study_s_stages_are_right() -> None:
         (({"canary": "0%", "for": "1h"}, ALL), "bad-stage", "rollout.0.canary"),
         (({"canary": "100%", "for": "1h"}, ALL), "bad-stage", "rollout.0.canary"),
         (({"ab": "100%", "for": "1h", "metric": "liked"}, ALL), "bad-stage", "rollout.0.ab"),
+        (({"ab": "50%", "metric": "liked"}, ALL), "bad-stage", "rollout.0.ab"),
         (({"all": "50%"},), "bad-stage", "rollout.0.all"),
         (({"waves": "1 replica", "for": "1h", "within": "6h"},), "bad-stage", "rollout.0.for"),
         (({"waves": "1 replica per region", "within": "6h"},), "no-regions", "rollout.0.waves"),
@@ -79,7 +80,24 @@ def test_notes_on_stages_that_show_less_than_one_may_think() -> None:
     """An A/B test by request, waves that nobody watches, and waves that go region by region."""
     ab = {"ab": "50%", "for": "1d", "metric": "liked"}
     assert any("in turn" in str(note) for note in notes(stack(ab, ALL)))
+    assert not any("split: user" in str(note) for note in notes(stack(ab, ALL)))  # which is of language models
     assert not any("in turn" in str(note) for note in notes(stack(ab, ALL, route={"split": "x-user-id"})))
     assert any("no wave is watched" in str(note) for note in notes(stack({"waves": "25%"})))
     uneven = notes(stack({"waves": "1 replica", "within": "1h"}, regions=("us", "eu")))
     assert any("1 replica per region" in str(note) for note in uneven)
+
+
+def test_what_was_written_and_what_there_is_are_in_the_message() -> None:
+    """A share as it stands in the file; the regions that there are."""
+
+    def said(*stages: dict[str, Any], **parts: Any) -> str:
+        found = cross_checks(Parts.of(stack(*stages, **parts)), Places("mainspring.yaml"))
+        return "; ".join(problem.message for problem in found)
+
+    assert "not `50%`" in said({"all": "50%"})
+    assert "such as `for: 14d`" in said({"ab": "50%", "metric": "liked"}, ALL)
+    regions = ("us-east-1", "eu-west-1")
+    assert "there is `eu-west-1`, `us-east-1`" in said({**CANARY, "in": "mars"}, ALL, regions=regions)
+    many = tuple(f"region-{n}" for n in range(12))
+    assert "has no `mars`; there is `region-0`" in said({**CANARY, "in": "mars"}, ALL, regions=many)
+    assert "it is empty" in said({**CANARY, "in": "mars"}, ALL)

@@ -82,3 +82,5 @@ def test_bounds() -> None:
     for wrong in ({"errors": "150%"}, {"tokens": "20%"}, {"p95": "fast"}, {"false_aborts": "0%"}):
         with pytest.raises(ValidationError):
             Abort.model_validate(wrong)
+    with pytest.raises(ValidationError, match="write `20% over control`, or a time such as `100ms`"):
+        Abort.model_validate({"p95": "20%"})

@@ -40,8 +40,9 @@ def changes(options: Options, *, since: str | None, who: str, limit: int) -> Non
     if not found:
         talk("nobody has changed anything" if since is None and not who else "nothing of that kind was changed")
         return
-    emit([_row(one) for one in found], "table", ["when", "who", "what", "target", "outcome"])
-    for one in found[-3:]:  # a table has no room for why
+    why = ["why"] if any(one["detail"] for one in found) else []
+    emit([_row(one) for one in found], "table", ["when", "who", "what", "target", *why, "outcome"])
+    for one in found[-3:]:  # a table has no room for what was said to it
         if one["outcome"] in {"refused", "failed"}:
             talk(f"{moment(one['at'])} {one['what']} {one['target']}: {one['message']}")
 
@@ -60,8 +61,16 @@ def _row(one: dict[str, Any]) -> dict[str, str]:
     return {
         "when": moment(one["at"]),
         "outcome": outcome,
+        "why": _why(one["detail"]) or " ",
         **{key: one[key] or " " for key in ("who", "what", "target")},
     }
+
+
+def _why(detail: str) -> str:
+    """What was said to it, the reason in few words: `one stage: quick`, `version=4`."""
+    rest, _, reason = detail.partition("why=")
+    said = (rest.replace("stage=True", "one stage").strip(), reason)
+    return ": ".join(part for part in said if part)
 
 
 def _kept(state: Path, since: float, who: str, limit: int) -> list[dict[str, Any]]:

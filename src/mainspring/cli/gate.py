@@ -18,6 +18,8 @@ from mainspring.cli.following import Row, verdict_of
 from mainspring.cli.output import Options, emit, pass_options, state, talk
 from mainspring.errors import EnvironmentError_, InputError, MainspringError, ObjectiveNotMet
 
+GIVEN_UP = "its rollout was given up"
+"""In the note of a version that was refused for that: gates that it passes anew lift it."""
 AGAIN = 2.0  # seconds between two times that a busy pipeline is asked
 DETACHED = 130
 """The exit status after Ctrl-C, as shells have it: nothing is known of the verdict."""
@@ -31,8 +33,9 @@ DETACHED = 130
 def gate(options: Options, version: str, *, again: bool, timeout: str) -> None:
     """Put MODEL@N through its gates, and show what each says with its numbers.
 
-    A verdict that there is already is shown as it is. Nothing is rolled out, whatever comes of it. Exit status: 0
-    passed, 3 refused, 2 bad input, 1 there is no verdict.
+    A verdict that there is already is shown as it is. Nothing is rolled out, whatever comes of it. A version whose
+    rollout was given up is refused; when it passes --again, `mainspring models promote` may try it once more. Exit
+    status: 0 passed, 3 refused, 2 bad input, 1 there is no verdict.
     """
     client = Client(options.state)
     model, number = split(version)
@@ -66,6 +69,8 @@ def _show(options: Options, told: Row) -> None:
     if told["verdict"] != "passed":
         message = f"version {number} of `{model}` was refused: {told['note']}"
         hint = f"mainspring runs show {told['run']}" if told["run"] else f"mainspring models show {model}@{number}"
+        if GIVEN_UP in told["note"]:
+            hint = f"mainspring gate {model}@{number} --again"
         raise ObjectiveNotMet("refused", message, hint)
     talk(f"version {number} of `{model}` passed")
 

@@ -12,7 +12,7 @@ import click
 
 from mainspring.artefacts.load import load_manifest
 from mainspring.cli.client import Client
-from mainspring.cli.gate import split, version_of
+from mainspring.cli.gate import GIVEN_UP, split, version_of
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import moment
 from mainspring.errors import InputError, MainspringError, ObjectiveNotMet
@@ -76,7 +76,8 @@ def promote(options: Options, version: str) -> None:
         return
     if seen["verdict"] == "refused":
         message = f"version {number} of `{model}` was refused: {seen['note']}"
-        raise ObjectiveNotMet("refused", message, f"mainspring gate {model}@{number}")
+        again = " --again" if GIVEN_UP in seen["note"] else ""
+        raise ObjectiveNotMet("refused", message, f"mainspring gate {model}@{number}{again}")
     client.post(f"/v1/models/{model}/challenger", {"version": number})
     talk(f"version {number} of `{model}` is the challenger: `mainspring status` shows how it gets on")
 

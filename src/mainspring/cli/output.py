@@ -26,6 +26,7 @@ STATES = {
     "waiting": ("·", "."),
     "paused": ("‖", "="),
     "bad": ("✖", "x"),
+    "left out": ("–", "-"),
     "unknown": ("?", "?"),
 }
 """A state's glyph, and the same in ASCII."""

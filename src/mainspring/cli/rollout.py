@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mainspring.cli.client import Client, ask
-from mainspring.cli.output import Options, emit, pass_options, talk
+from mainspring.cli.output import WIDTH, Options, emit, pass_options, talk
 from mainspring.cli.status import moment
 from mainspring.errors import InputError
 
@@ -53,8 +54,10 @@ def status(options: Options, endpoint: str | None, *, watched: bool) -> None:
             if endpoint is not None and waiting["what"] == f"endpoint/{endpoint}":
                 click.echo(f"waits: {waiting['why']}")
     ended = [r for r in client.get("/v1/records", kind="rollout", but="look") if r["value"]["kind"] in ENDED]
-    for record in ended[-LATEST:]:
-        click.echo(f"{moment(record['at'])}  {record['value']['message']}")
+    if ended:
+        lines = [f"{moment(record['at'])}  {record['value']['message']}" for record in ended[-LATEST:]]
+        lines = ["\n    ".join(textwrap.wrap(line, WIDTH - 4)) for line in lines]
+        click.echo("\n".join(["\nENDED" if found else "ENDED", *(f"  {line}" for line in lines)]))
 
 
 def _look(client: Client, endpoint: str | None) -> tuple[list[dict[str, Any]], bool, list[dict[str, Any]]]:
@@ -126,7 +129,9 @@ def _steer(verb: str, text: str) -> None:
         args: dict[str, Any] = {"why": why} if why else {}
         if stage:
             args["stage"] = True
-        talk(ask(Client(options.state), verb, endpoint, args))
+        client = Client(options.state)
+        _named(client.get("/v1/status", counts="false"), endpoint)
+        talk(ask(client, verb, endpoint, args))
 
     if verb == "promote":
         steer = click.option("--stage", is_flag=True, help="Only end this stage: go on to the next.")(steer)

@@ -14,7 +14,7 @@ import click
 
 from mainspring.cli.client import Client
 from mainspring.cli.output import WIDTH, Options, emit, state, table, talk
-from mainspring.cli.rollout_told import choose, gathered
+from mainspring.cli.rollout_told import LEFT_OUT, choose, gathered
 from mainspring.cli.rollout_tree import count, number, seconds_of
 from mainspring.cli.status import length, moment
 from mainspring.errors import EnvironmentError_
@@ -78,17 +78,18 @@ def heading(told: Json) -> str:
 
 def stage_rows(told: Json) -> list[dict[str, str]]:
     """Each stage or wave as words."""
-    return [
-        {
+    rows = []
+    for one in told["stages"]:
+        row = {
             "stage": f"{one['kind']}" + (f", wave {one['wave']}" if one["wave"] else ""),
             "share": f"{one['share'] * 100:.3g}%" if one["share"] is not None else "?",
             "lasted": length(one["ended"] - one["began"]),
             "requests": count(one["requests"]),
             "errors": count(one["errors"]),
-            "outcome": one["outcome"],
         }
-        for one in told["stages"]
-    ]
+        nothing = ("share", "lasted", "requests", "errors") if one["outcome"] == LEFT_OUT else ()
+        rows.append({**row, **dict.fromkeys(nothing, "–"), "outcome": one["outcome"]})
+    return rows
 
 
 def arm_rows(told: Json) -> list[dict[str, str]]:

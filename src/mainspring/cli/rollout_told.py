@@ -14,6 +14,8 @@ from mainspring.errors import InputError
 Json = dict[str, Any]
 Records = Sequence[Mapping[str, Any]]
 ENDS = ("promoted", "aborted", "superseded", "undone")
+LEFT_OUT = "left out"
+"""What became of a stage that there was no room for."""
 SERIES = (
     "stage", "number", "wave", "share", "requests", "errors", "control_requests", "control_errors", "mirrored",
     "mirrored_errors", "p50", "p95", "control_p50", "control_p95", "first_p95", "control_first_p95",
@@ -33,6 +35,10 @@ def choose(records: Records, what: str | None) -> list[Mapping[str, Any]]:
             key = str(value["endpoint"]), str(value["version"]), float(value["began"])
             groups.setdefault(key, []).append(record)
     mine = [group for key, group in groups.items() if what is None or _is(what, key, group[0]["value"])]
+    if "@" in (what or ""):  # the version's own rollout, if there was one, and not one of settings that it got later
+        own = [group for group in mine if group[0]["value"].get("change", "version") == "version"]
+        exact = [group for group in mine if what == f"{group[0]['value'].get('model')}@{group[0]['value']['version']}"]
+        mine = (exact if "." in str(what).partition("@")[2] else own) or mine
     if not mine:
         about = f"no rollout of `{what[:60]}` is recorded" if what else "no rollout is recorded"
         names = list(dict.fromkeys(endpoint for endpoint, _, _ in groups))
@@ -59,11 +65,13 @@ def gathered(records: Records, gates: Records = ()) -> Json:
     elapsed, requests, errors, outcome, message of each stage or wave; `series`: at, checks by name, and the keys of
     `SERIES`, of each look; `checks`: as they stood last; `soak`: what it was thought to find out; `gates`: name,
     passed, message of each gate before it; `notes`: at, message of what else happened (paused, resumed).
+    Requests and errors of a mirror are those of the copies.
     """
     first, last = records[0]["value"], records[-1]
     ended = next((r for r in reversed(records) if r["value"]["kind"] in ENDS), None)
     judged = [r for r in records if r["value"].get("checks")]
     gate = _gate(gates, str(first.get("model")), str(first["version"]))
+    taken = [r for r in records if r["value"].get("risk")]
     return {
         "endpoint": first["endpoint"],
         "model": first.get("model"),
@@ -74,7 +82,7 @@ def gathered(records: Records, gates: Records = ()) -> Json:
         "at": last["at"],
         "verdict": ended["value"]["kind"] if ended else "under way",
         "message": (ended or last)["value"].get("message", ""),
-        "risks": [r["value"]["risk"] for r in records if r["value"].get("risk")],
+        "risks": list(dict.fromkeys(r["value"]["risk"] for r in taken)),
         "stages": _stages(records),
         "series": [_point(r) for r in records if r["value"].get("requests") is not None],
         "checks": list({c["name"]: c for r in judged for c in r["value"]["checks"]}.values()),
@@ -97,27 +105,36 @@ def _gate(gates: Records, model: str, label: str) -> Mapping[str, Any]:
 
 
 def _stages(records: Records) -> list[Json]:
-    """Each stage, or wave of one, from the first look at it to the last."""
-    found: list[Json] = []
+    """Each stage, or wave of one, from the first look at it to the last; one that was left out, too."""
+    found: dict[tuple[Any, Any], Json] = {}
+    since = records[0]["value"]["began"]
     for record in records:
         value = record["value"]
-        place = value.get("number"), value.get("wave")
         if value.get("number") is None or value["kind"] in ("began", "paused", "resumed"):
             continue
-        if not found or found[-1]["place"] != place:
-            since = found[-1]["ended"] if found else value["began"]
-            found.append({"place": place, "kind": value.get("stage"), "wave": value.get("wave") or 0, "began": since})
-        ended = value["kind"] not in ("look", "stage")
-        found[-1] |= {
+        place = value["number"], value.get("wave") or 0
+        new = {"kind": value.get("stage"), "wave": place[1], "began": since}
+        one = found.setdefault(place, new | dict.fromkeys(("share", "elapsed", "requests", "errors")))
+        counted = ("mirrored", "mirrored_errors") if value.get("stage") == "mirror" else ("requests", "errors")
+        seen = {
             "share": value.get("share"),
-            "ended": record["at"],
             "elapsed": value.get("elapsed"),
-            "requests": value.get("requests"),
-            "errors": value.get("errors"),
-            "outcome": value["kind"] if ended else value.get("verdict") or "hold",
-            "message": value.get("message", ""),
+            "requests": value.get(counted[0]),
+            "errors": value.get(counted[1]),
         }
-    return [{key: part for key, part in one.items() if key != "place"} for one in found]
+        one |= {key: part for key, part in seen.items() if part is not None}
+        one |= {"ended": record["at"], "outcome": _outcome(value), "message": value.get("message", "")}
+        since = record["at"]
+    return list(found.values())
+
+
+def _outcome(value: Mapping[str, Any]) -> str:
+    """What became of a stage by one record: `advance`, `left out`, `ended by anna`, ..., or how the rollout ended."""
+    if value["kind"] == "skipped":
+        return LEFT_OUT
+    if value.get("ended_by"):
+        return f"ended by {value['ended_by']}"
+    return str(value["kind"] if value["kind"] not in ("look", "stage") else value.get("verdict") or "hold")
 
 
 def _point(record: Mapping[str, Any]) -> Json:

@@ -31,7 +31,8 @@ def tree(one: Json, *, color: bool = False) -> str:
     lines = [_head(one)]
     stages: Sequence[Json] = one["stages"]
     for stage in stages:
-        lines.append(f"{_glyph(one, stage, color)} {_stage(stage)}{_how(one, stage)}")
+        said = f"{_glyph(one, stage, color)} {_stage(stage)}{_how(one, stage)}"
+        lines.append("\n  ".join(textwrap.wrap(said, WIDTH - 2)))
         if stage["state"] == "here":
             lines += [f"  {line}" for line in _here(one, color)]
     lines += _below(one)
@@ -83,7 +84,7 @@ def _wave(one: Json) -> str:
 
 
 def _glyph(one: Json, stage: Json, color: bool) -> str:
-    kind = {"done": "ok", "to come": "waiting"}.get(stage["state"], "progressing")
+    kind = {"done": "ok", "to come": "waiting", "left out": "left out"}.get(stage["state"], "progressing")
     if stage["state"] == "here" and one["paused"]:
         kind = "paused"
     return state(kind, " ", color=color).rstrip()
@@ -103,7 +104,7 @@ def _stage(stage: Json) -> str:
 
 def _how(one: Json, stage: Json) -> str:
     if stage["state"] != "here":
-        return f": {stage['state']}"
+        return f": {stage['state']}" + (f", {why}" if (why := stage.get("why")) else "")
     if one["paused"]:
         return ": paused"
     if not one["ready"]:

@@ -81,10 +81,13 @@ def _apply(options: Options, client: Client, stack: Stack, applied: dict[str, An
         return
     talk(f"already up; `{options.file}` has changed:")
     text = options.file.read_text(encoding="utf-8")
-    show(plan_rows(stack, _known(applied)), stack)
+    rows = plan_rows(stack, _known(applied))
+    show(rows, stack)
     _agree("apply this?", yes=yes)
     client.put("/v1/stack", text, expected=applied["revision"])
     talk("applied")
+    if stack.orchestration.control == "act" and any(r.change == "~" and r.what.startswith("rollout/") for r in rows):
+        talk("the replicas' new settings are rolled out: `mainspring rollout status -w`")
 
 
 def _known(applied: dict[str, Any]) -> Stack | None:
@@ -142,6 +145,8 @@ def _watch(client: Client, timeout: float, *, live: bool, color: bool) -> None:
         talk(f"ready: {_door(address, told['endpoints'][0])}")
     else:
         _not_ready(told)
+    if told["rollouts"]:
+        talk("a rollout is under way: `mainspring rollout status -w`")
     talk("see `mainspring status`; stop with `mainspring down`")
 
 

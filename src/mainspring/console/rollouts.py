@@ -32,15 +32,15 @@ _TOLD = (*NAMES, "checks", "verdict", "message", "risk", "per_second", "share", 
 def rollout(memory: RolloutMemory, look: Look, records: Sequence[Record] = ()) -> Json:
     """A rollout under way.
 
-    Keys: `endpoint`, `model`, `candidate`, `control` (labels of the two), `change` (`version` or `settings`);
-    `stages` (kind, share, seconds, region, otherwise, metric, state: `done`, `here` or `to come`), `number` (the place
-    of this one, from 1), `stage`, `share`, `wave`, `waves`, `elapsed` and `seconds` (of this stage or wave, watched),
-    `left` (seconds), `ready`, `paused`, `sticky`, `began`; `arms` (what answers: `arm`, `name`, `version`, `share`,
-    `mirror`, `ready`, `wanted`), `how` (where the new replicas come from: `decide/waves.py`); `requests`, `errors`,
-    `control_requests`, ... (`decide/figures.py`; null: not known); `checks` (of `decide/rollout.py`, each with
-    `seconds_left` too: about how long until it is certain; null: not known), `verdict`, `message`, `risk`, `per_second`
-    (the new version's requests), `judged` (event time; null: not yet); `waits`; `soak` (sentences of what the
-    stage can find out at the traffic of late, or as was said when the rollout began).
+    Keys: `endpoint`, `model`, `candidate`, `control` (labels of the two), `change` (`version` or `settings`); `stages`
+    (kind, share, seconds, region, otherwise, metric, state: `done`, `here`, `to come` or `left out`, and then `why`),
+    `number` (the place of this one, from 1), `stage`, `share`, `wave`, `waves`, `elapsed` and `seconds` (of this stage
+    or wave, watched), `left` (seconds), `ready`, `paused`, `sticky`, `began`; `arms` (what answers: `arm`, `name`,
+    `version`, `share`, `mirror`, `ready`, `wanted`), `how` (where the new replicas come from: `decide/waves.py`);
+    `requests`, `errors`, `control_requests`, ... (`decide/figures.py`; null: not known); `checks` (of
+    `decide/rollout.py`, each with `seconds_left` too: about how long until it is certain; null: not known), `verdict`,
+    `message`, `risk`, `per_second` (the new version's requests), `judged` (event time; null: not yet); `waits`; `soak`
+    (sentences of what the stage can find out at the traffic of late, or as was said when the rollout began).
     """
     mine = [r for r in records if _is_of(r, memory)]
     told = _latest(memory, look, mine)
@@ -50,6 +50,7 @@ def rollout(memory: RolloutMemory, look: Look, records: Sequence[Record] = ()) -
     elapsed = look.plan.memory.watched - memory.stage_watched if memory.ready else 0.0
     about = f"endpoint/{memory.endpoint}"
     place = _place(memory, look)
+    skipped = {r.value["number"]: str(r.value.get("why", "")) for r in mine if r.value.get("kind") == "skipped"}
     return {
         "endpoint": memory.endpoint,
         "model": memory.model,
@@ -58,7 +59,7 @@ def rollout(memory: RolloutMemory, look: Look, records: Sequence[Record] = ()) -
         "change": "version" if memory.launch is None else "settings",
         "stage": stage.kind,
         "number": number + 1,
-        "stages": [_stage(s, i, number) for i, s in enumerate(memory.stages)],
+        "stages": [_stage(s, i, number, skipped.get(i + 1)) for i, s in enumerate(memory.stages)],
         "elapsed": elapsed,
         "seconds": seconds,
         "left": max(0.0, seconds - elapsed),
@@ -74,7 +75,7 @@ def rollout(memory: RolloutMemory, look: Look, records: Sequence[Record] = ()) -
         "checks": [_check(c, told.get("per_second")) for c in told.get("checks") or ()],
         "judged": told.get("at"),
         "waits": [w.why for w in look.plan.waiting if w.what == about],
-        "soak": _soak(memory, stage, look) or next((r.value["soak"] for r in mine if r.value.get("soak")), []),
+        "soak": _soak(memory, stage, look) or ([] if skipped else _soak_before(mine)),
     }
 
 
@@ -89,6 +90,11 @@ def _soak(memory: RolloutMemory, stage: StagePinned, look: Look) -> list[str]:
     rate = float(f"{load.slow:.2g}")  # two digits, so that it is not worked out anew at each look
     canary = Canary(rate, stage.share, stage.seconds, part, stage.region, stage.kind == "mirror")
     return list(_said(canary, memory.terms))
+
+
+def _soak_before(records: Sequence[Record]) -> list[str]:
+    """What was said when the rollout began, about its first stage that compares."""
+    return next((r.value["soak"] for r in records if r.value.get("soak")), [])
 
 
 @lru_cache(maxsize=64)
@@ -112,8 +118,10 @@ def _latest(memory: RolloutMemory, look: Look, records: Sequence[Record]) -> Map
     return {} if kept is None else {"at": kept.at, **kept.value}
 
 
-def _stage(stage: StagePinned, number: int, here: int) -> Json:
+def _stage(stage: StagePinned, number: int, here: int, skipped: str | None) -> Json:
+    """`skipped`: why it was left out; None: it was not."""
     state = "here" if number == here else "done" if number < here else "to come"
+    state = state if skipped is None else "left out"
     return {
         "kind": stage.kind,
         "share": stage.share,
@@ -125,6 +133,7 @@ def _stage(stage: StagePinned, number: int, here: int) -> Json:
         "step_share": stage.step_share,
         "per_region": stage.per_region,
         "state": state,
+        **({} if skipped is None else {"why": skipped}),
     }
 
 

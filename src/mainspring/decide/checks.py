@@ -21,6 +21,7 @@ import numpy as np
 
 from mainspring.decide.arms import EDGES
 from mainspring.decide.sequential import (
+    Floats,
     ratio_evidence,
     share_below,
     share_path,
@@ -87,22 +88,31 @@ def errors(seen: Tally, bound: float | None, promised: float | None, threshold: 
     numbers = {"errors": float(failed), "requests": float(asked), "share": failed / asked}
     evidence = 1.0
     if bound is not None:
-        evidence = float(told(share_path(*seen.failures, _inside(bound))))
+        bad, total = seen.failures
+        evidence = float(told(share_path(_once(seen, bad), total, _inside(bound))))
         text += f", {percent(bound)} may"
         numbers["bound"] = bound
     if promised is None:
         return _check("errors", text, evidence, _threshold(bound, threshold), numbers=numbers)
-    bad, total = seen.promised
-    certain, left = certainty(bad, total, promised, wanted)
-    most, whose = up_to(bad, total, wanted), ""
+    met, whole = seen.promised
+    certain, left = certainty(met, whole, promised, wanted)
+    most, whose = up_to(met, whole, wanted), ""
     numbers |= {"promised": promised, "upper": most}
     if seen.units is not None:
-        numbers |= {"users": total, "failing_users": bad}
-        whose = f" of users or sessions, {int(bad):,} of {int(total):,} met one"
+        numbers |= {"users": whole, "failing_users": met} | ({} if left is None else {"users_left": float(left)})
+        whose = f" of users or sessions, {int(met):,} of {int(whole):,} met one"
     text += f"; surely below {percent(most)}{whose}, promised is {percent(promised)}"
     risk = f"errors may be up to {percent(most)} ({_sure(wanted)}){whose}, promised is {percent(promised)}"
     left, limit = in_requests(seen, left), _threshold(bound, threshold)
     return _check("errors", text, evidence, limit, certain, wanted, left, numbers, risk)
+
+
+def _once(seen: Tally, bad: Floats) -> Floats:
+    """Errors by slice, where many at once count as few: that only takes from the evidence, so it is safe."""
+    if seen.units is not None or not len(seen.groups):
+        return bad
+    own, _ = without_bursts(seen.groups[:, 1], seen.groups[:, 4])
+    return np.concatenate([bad[: len(bad) - len(own)], own])
 
 
 def errors_over(seen: Tally, fraction: float, threshold: float, *, by_design: bool = True) -> Check:

@@ -268,6 +268,9 @@ def _still(check: Check, per_second: float) -> str:
         return check.message
     if check.requests_left is None:
         return f"{check.risk}; it does not get certain at what was seen"
+    if "users_left" in check.numbers:  # each counts once
+        about = f"about {check.numbers['users_left']:,.0f} more users or sessions like these"
+        return f"{check.risk}; {about}; if no new ones come: `mainspring rollout promote --stage`"
     about = f"about {check.requests_left:,} more answers like these"
     if per_second > 0:
         about += f", {in_words(check.requests_left / per_second)}"

@@ -23,6 +23,8 @@ class ModelMemory:
 
     champion: str = ""
     previous: str = ""
+    floor: str = ""  # the highest version that had passed at the last `undo`: only a higher one is tried by itself
+    undone: str = ""  # the champion until the last `undo`, as long as its alias may still be on the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class RolloutMemory:
     states: tuple[str, ...] = ()  # of the checks, in that record
     newest: str = ""  # the highest version that had passed when it began: a higher one takes its place
     skipped: int = 0  # stages that were left out, since there was no room for them
+    ended: int = 0  # stages and waves that a person ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class RunMemory:
     convert: str = ""  # a precision: `source` is converted, and nothing is trained
     source: str = ""  # artefact folder that is converted
     alone: bool = False  # asked by `mainspring gate`: its verdict is written down, and starts nothing
+    anew: bool = False  # of a version whose rollout was given up: when it passes, it may be tried again
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,13 @@ def begin(draft: Draft, name: str, endpoint: Endpoint) -> None:
         _begin_settings(draft, name, endpoint, launch)
 
 
+def queue(draft: Draft, name: str) -> None:
+    """Say of an endpoint that has a rollout which new settings of it come after that."""
+    rollout = draft.rollouts.get(name)
+    if rollout is not None and rollout.launch is None and launches.wanted(draft, name) is not None:
+        draft.wait(f"endpoint/{name}", f"new settings wait for the rollout of {called(rollout)}")
+
+
 def _challenger(draft: Draft, model: str) -> str:
     """The number of a version that is to be rolled out; "" when there is none."""
     number = draft.s.observed.aliases.get(model, {}).get("challenger", "")

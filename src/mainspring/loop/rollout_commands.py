@@ -11,13 +11,13 @@ from dataclasses import replace
 from mainspring.facts.changes import said
 from mainspring.loop.draft import Draft
 from mainspring.loop.labels import revision_of
-from mainspring.loop.memory import RolloutMemory
+from mainspring.loop.memory import ModelMemory, RolloutMemory
 from mainspring.loop.rollout_begin import following
 from mainspring.loop.rollout_end import give_up, only_watches, promote
 from mainspring.loop.rollout_told import called, record, stage_in_words, tell, value
 from mainspring.loop.serve import version_of
 from mainspring.loop.snapshot import Request
-from mainspring.loop.versions import remember_given_up
+from mainspring.loop.versions import nothing_older, remember_given_up
 from mainspring.loop.window import revision_name
 
 COMMANDS = ("promote", "abort", "pause", "resume", "undo")
@@ -68,7 +68,9 @@ def answers(draft: Draft, rollout: RolloutMemory) -> bool:
 def _pause(draft: Draft, request: Request, rollout: RolloutMemory) -> None:
     done = f"{request.verb}d"
     message = f"rollout of {called(rollout)}: {done}"
-    if rollout.paused != (request.verb == "pause"):
+    if rollout.paused == (request.verb == "pause"):
+        message = f"rollout of {called(rollout)} is {'paused already' if rollout.paused else 'not paused'}"
+    else:
         draft.rollouts[rollout.endpoint] = replace(rollout, paused=request.verb == "pause")
         what = f"{done}/{draft.now.wall:.3f}"
         tell(draft, rollout, f"Rollout{done.capitalize()}", what, f"{message} by {who(request)}")
@@ -85,8 +87,9 @@ def _next_stage(draft: Draft, request: Request, rollout: RolloutMemory) -> None:
     message = f"{called(rollout)}: {where} was ended by {who(request)}"
     what = f"{rollout.stage}.{rollout.wave}"
     tell(draft, rollout, "StageJudged", f"judged/{what}", message, level="warning")
-    record(draft, rollout, f"stage/{what}", value(draft, rollout, "stage", message))
-    draft.rollouts[rollout.endpoint] = following(draft, rollout)
+    told = value(draft, rollout, "stage", message) | {"ended_by": who(request)}
+    record(draft, rollout, f"stage/{what}", told)
+    draft.rollouts[rollout.endpoint] = following(draft, replace(rollout, ended=rollout.ended + 1))
     draft.wait(f"endpoint/{rollout.endpoint}", "the next stage begins", self_ending=True)
     draft.answer(request, f"{where} of {called(rollout)} is over", accepted=True)
 
@@ -96,6 +99,8 @@ def _undo(draft: Draft, request: Request, name: str, rollout: RolloutMemory | No
     model = draft.s.desired.stack.serving[name].model_name
     rollout = rollout or next((r for r in draft.rollouts.values() if r.model == model and r.launch is None), None)
     if rollout is not None:
+        if rollout.launch is None:
+            nothing_older(draft, model)
         give_up(draft, rollout, f"undone by {who(request)}")
         draft.answer(request, f"rollout of {called(rollout)} is given up", accepted=True)
         return
@@ -108,7 +113,9 @@ def _undo(draft: Draft, request: Request, name: str, rollout: RolloutMemory | No
         text = f"version {memory.previous}, the previous one, is not in the registry, or cannot be served"
         draft.answer(request, text, accepted=False)
         return
-    draft.models[model] = replace(memory, champion=memory.previous, previous="")
+    nothing_older(draft, model)
+    floor = draft.models[model].floor
+    draft.models[model] = ModelMemory(memory.previous, previous="", floor=floor, undone=memory.champion)
     remember_given_up(draft, model, memory.champion)
     message = f"version {memory.previous} of `{model}` is the champion again: undone by {who(request)}"
     draft.tell("RolledBack", f"endpoint/{name}", message, level="warning", kind="rollout")

@@ -17,8 +17,13 @@ from mainspring.loop.labels import generation, version_number
 from mainspring.loop.memory import RolloutMemory
 from mainspring.loop.place import fresh_label, placed, waves_of
 
-KINDS = ("began", "look", "stage", "promoted", "aborted", "superseded", "undone", "paused", "resumed", "first")
-"""Kinds of records of rollouts, `value["kind"]`; `look` is how one gets on, the others are decisions."""
+KINDS = (
+    "began", "look", "stage", "skipped", "promoted", "aborted", "superseded", "undone", "paused", "resumed", "first",
+)  # fmt: skip
+"""Kinds of records of rollouts, `value["kind"]`; `look` is how one gets on, the others are decisions.
+
+A `stage` that a person ended has `ended_by`; a stage that is `skipped` has `why`.
+"""
 
 
 def called(rollout: RolloutMemory) -> str:

@@ -15,7 +15,7 @@ from mainspring.loop.draft import Draft
 from mainspring.loop.labels import revision_of, version_number
 from mainspring.loop.memory import RolloutMemory, Scope, StagePinned
 from mainspring.loop.place import cramped, fresh_lost, queued
-from mainspring.loop.rollout_begin import begin, entering, following
+from mainspring.loop.rollout_begin import begin, entering, following, queue
 from mainspring.loop.rollout_clock import set_back
 from mainspring.loop.rollout_commands import COMMANDS, command
 from mainspring.loop.rollout_end import (
@@ -28,7 +28,7 @@ from mainspring.loop.rollout_end import (
     without_ground,
 )
 from mainspring.loop.rollout_evidence import brought_along, gathered, looked
-from mainspring.loop.rollout_told import called, judged, record, stage_in_short, stage_in_words, tell
+from mainspring.loop.rollout_told import called, judged, record, stage_in_short, stage_in_words, tell, value
 from mainspring.loop.room import nowhere
 from mainspring.loop.routed import share_taken, taken_up
 from mainspring.loop.serve import version_of
@@ -60,8 +60,10 @@ def roll(draft: Draft) -> None:
     for name, endpoint in draft.s.desired.stack.serving.items():
         if name not in draft.rollouts:
             begin(draft, name, endpoint)
-        elif not put_back:
-            _advance(draft, name)
+        else:
+            if not put_back:
+                _advance(draft, name)
+            queue(draft, name)
     refuse_given_up(draft)
 
 
@@ -114,7 +116,9 @@ def _getting_ready(draft: Draft, rollout: RolloutMemory) -> RolloutMemory:
     skippable = stage.kind not in ("waves", "all") and rollout.stage + 1 < len(rollout.stages) and not stays
     blocked = cramped(draft, rollout) if skippable else ""
     if blocked:
-        tell(draft, rollout, "StageSkipped", f"skipped/{rollout.stage}", f"{stage.kind} is left out: {blocked}")
+        what, message = f"skipped/{rollout.stage}", f"{stage.kind} is left out: {blocked}"
+        tell(draft, rollout, "StageSkipped", what, message)
+        record(draft, rollout, what, value(draft, rollout, "skipped", message) | {"why": blocked})
         draft.wait(about, "the next stage begins", self_ending=True)
         rollout = entering(draft, replace(rollout, stage=rollout.stage + 1, skipped=rollout.skipped + 1))
     elif taken_up(draft, rollout):
@@ -317,7 +321,17 @@ def _end(draft: Draft, rollout: RolloutMemory) -> None:
     elif all(_unwatched(one) for one in same(draft, rollout)):
         promote(draft, rollout, "without being watched, since no stage that watches it had room", level="warning")
     else:
-        promote(draft, rollout, "all stages went well")
+        promote(draft, rollout, _went(same(draft, rollout)))
+
+
+def _went(rollouts: list[RolloutMemory]) -> str:
+    """How the stages went, of all endpoints together."""
+    counts = (
+        (sum(one.skipped for one in rollouts), "left out"),
+        (sum(one.ended for one in rollouts), "ended by a person"),
+    )
+    unlike = [f"{count} {'was' if count == 1 else 'were'} {what}" for count, what in counts if count]
+    return f"its stages are over, of which {', '.join(unlike)}" if unlike else "all stages went well"
 
 
 def _unwatched(rollout: RolloutMemory) -> bool:

@@ -15,7 +15,7 @@ from mainspring.loop.plan import StartRun
 from mainspring.loop.readings import Spend, SpendQuery, Unknown
 from mainspring.loop.serve import version_of
 from mainspring.loop.snapshot import RunSeen, VersionSeen
-from mainspring.loop.versions import conclude_run, remember_given_up
+from mainspring.loop.versions import conclude_run, given_up, remember_given_up
 from mainspring.stack.pipelines import PipelineSpec
 
 ATTEMPTS = 8  # of one run that is killed again and again
@@ -120,6 +120,7 @@ def _start(
         convert=convert,
         source=source.artefact if source else "",
         alone=alone,
+        anew=alone and judged is not None and given_up(draft, judged),
     )
     if not draft.do(_action(new), f"{cause}: a run of `{pipeline}`", cause=new.id, keeps=asked):
         return False

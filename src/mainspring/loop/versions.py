@@ -73,6 +73,8 @@ def _write_down(draft: Draft, memory: RunMemory, version: VersionSeen, verdict: 
         draft.runs[memory.id] = replace(memory, asked=memory.asked + 1)
         if verdict.passed and version.verdict != "passed" and name not in draft.alone:
             draft.alone.append(name)
+        if verdict.passed and memory.anew:
+            forgive(draft, version)
     draft.wait(f"run/{memory.id}", "its verdict is written down", self_ending=True)
 
 
@@ -107,6 +109,20 @@ def remember_given_up(draft: Draft, model: str, number: str) -> None:
     name = f"{model}/{number}/{digest}" if digest else f"{model}/{number}"
     if name not in draft.aborted:
         draft.aborted.append(name)
+
+
+def forgive(draft: Draft, version: VersionSeen) -> None:
+    """Let a version be tried again whose rollout was given up: somebody had it judged anew, and it passed."""
+    name = f"{version.model}/{version.number}"
+    draft.aborted = [one for one in draft.aborted if one not in (name, f"{name}/{version.digest}")]
+
+
+def nothing_older(draft: Draft, model: str) -> None:
+    """See to it that nothing that has passed by now is tried by itself: a person went back, and means it."""
+    memory = draft.models.get(model)
+    if memory is not None:
+        known = (newest_passed(draft, model), memory.champion, memory.floor)
+        draft.models[model] = replace(memory, floor=max(known, key=order))
 
 
 def _forget_deleted(draft: Draft) -> None:
@@ -192,6 +208,8 @@ def _champion(draft: Draft, model: str) -> None:
         draft.tell("Promoted", f"model/{model}", message, key=f"model/{model}/promoted/{first}", kind="rollout")
         value = {"model": model, "version": first, "kind": "first", "message": message}
         draft.record("rollout", f"{model}/{first}/promoted", draft.now.wall, value)
+    if memory.undone and aliases.get("champion", "") == memory.champion:
+        memory = draft.models[model] = replace(memory, undone="")
     there = {v.number for v in draft.s.observed.versions if v.model == model}
     for alias, number in (("champion", memory.champion), ("previous", memory.previous)):
         found = aliases.get(alias, "")
@@ -200,7 +218,7 @@ def _champion(draft: Draft, model: str) -> None:
         if number and number not in there:
             draft.wait(f"model/{model}", f"version {number}, the {alias} one, was deleted from the registry")
             continue
-        if alias == "champion" and found and found not in (memory.previous, ""):
+        if alias == "champion" and found and found not in (memory.previous, memory.undone):
             message = f"`champion` of `{model}` was set to {found} by somebody; it is put back to {number}"
             draft.tell("AliasPutBack", f"model/{model}", message, level="warning", kind="rollout")
         because = f"`{alias}` of `{model}` is version {number or 'none'}"
@@ -263,7 +281,7 @@ def _while_rolling(draft: Draft, rollout: RolloutMemory, named: str, memory: Mod
 
 
 def _is_new(draft: Draft, version: VersionSeen, memory: ModelMemory) -> bool:
-    after = order(version.number) > max(order(memory.champion), order(memory.previous))
+    after = order(version.number) > max(map(order, (memory.champion, memory.previous, memory.floor)))
     name = f"{version.model}/{version.number}"
     return after and not given_up(draft, version) and name not in draft.alone
 

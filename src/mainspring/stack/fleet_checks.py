@@ -44,7 +44,13 @@ def regions_of(compute: Compute, pool: str) -> tuple[str, ...]:
 
 
 def _unknown(region: str, compute: Compute, loc: tuple[str | int, ...], places: Places) -> Problem:
-    message = f"`compute.regions` has no {say(region)}{did_you_mean(region, compute.regions)}"
+    there = did_you_mean(region, compute.regions)
+    if not compute.regions:
+        there = f", since it is empty: name the regions there, such as `compute.regions: [{region[:20]}]`"
+    elif not there:
+        several = [say(one) for one in compute.regions[:8]]
+        there = f"; there is {', '.join(several)}" + (", …" if len(compute.regions) > 8 else "")
+    message = f"`compute.regions` has no {say(region)}{there}"
     return places.problem(loc, "unknown-region", message)
 
 

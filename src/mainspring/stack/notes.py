@@ -54,7 +54,8 @@ def _stages(name: str, endpoint: Endpoint, regions: tuple[str, ...]) -> Iterator
     for number, stage in enumerate(endpoint.rollout):
         where = f"serving.{name}.rollout.{number}"
         if stage.kind == "ab" and endpoint.route.split == "request":
-            message = "users see both versions in turn: write `route: {split: user}`, or a header that names them"
+            names = "`route: {split: user}`, or a header" if endpoint.is_language else "in `route.split` a header"
+            message = f"users see both versions in turn: write {names} that names them"
             yield Note(f"{where}.ab", message)
         if stage.kind == "waves" and not (stage.within or stage.for_):
             yield Note(f"{where}.waves", "no wave is watched for any time: write `within: 6h`, or `for` of each wave")

@@ -61,6 +61,8 @@ def error_bound(value: object) -> float | Over:
 
 def time_bound(value: object) -> float | Over:
     """Parse a bound on times: `100ms`, or `20% over control`."""
+    if isinstance(value, str) and len(value) <= 20 and value.strip().endswith("%"):
+        raise ValueError(f"`{value}` is not a time: write `{value.strip()} over control`, or a time such as `100ms`")
     return over(value) or seconds(value)
 
 

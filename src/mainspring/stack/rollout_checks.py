@@ -27,13 +27,16 @@ def rollout_checks(serving: Mapping[str, Endpoint], compute: Compute | None, pla
 def _stage(stage: Stage, loc: tuple[str | int, ...], places: Places) -> Iterator[Problem]:
     here = (*loc, stage.kind)
     if stage.kind == "all" and stage.share != 1:
-        yield places.problem(here, "bad-stage", f"`all` is always `100%`, not `{stage.share:.4g}`")
+        yield places.problem(here, "bad-stage", f"`all` is always `100%`, not `{stage.share * 100:.4g}%`")
     elif stage.share == 0:
         message = f"a `{stage.kind}` of nothing shows nothing: write a share above `0%`"
         yield places.problem(here, "bad-stage", message)
     elif stage.kind in ("canary", "ab") and stage.share == 1:
         message = f"a `{stage.kind}` of `100%` leaves nothing to compare with: write a smaller share"
         yield places.problem(here, "bad-stage", message)
+    elif stage.kind == "ab" and not stage.for_:
+        message = "an `ab` that finds no difference has to end: write how long it may take, such as `for: 14d`"
+        yield places.problem(here, "bad-stage", message, key=True)
     if stage.in_ is not None and stage.kind in ("all", "waves"):
         message = f"`{stage.kind}` is for all regions: `in` is of `mirror`, `canary` and `ab`"
         yield places.problem((*loc, "in"), "bad-stage", message, key=True)
