@@ -10,42 +10,15 @@ import pytest
 
 from mainspring.pipelines.registry import Registry
 from mainspring.testing.artefacts import tiny_artefact
+from tests.cli_verbs import tiny
 from tests.cli_verbs.conftest import kill_all, mainspring, told
 from tests.pipelines.conftest import BEGAN, DAY, ROWS_A_DAY
 
-STACK = """\
-mainspring: 1
-stack: tiny
-compute:
-  here: {machine: this, price: $0.10/h}
-orchestration:
-  where: here
-  gateway: {port: 0}
-serving:
-  delay:
-    model: delay@champion
-    truth: {field: late}
-pipelines:
-  delays:
-    produces: delay
-    data: {trips: trips.csv}
-    steps: {ingest: "trips:ingest", train: "trips:train"}
-    gates:
-      auc: {at_least: 0.55}
-      latency: {p95: 1s}
-      inputs: {distance: 0..3000}
-"""
-
-CODE = """
-import pandas as pd
-
-
-def ingest(trips: pd.DataFrame) -> pd.DataFrame:
-    return trips.assign(time=pd.to_datetime(trips["time"], utc=True))
-
-
-def train(ingest):
-    raise RuntimeError("nothing is trained here")
+STACK = f"""\
+{tiny.STACK}\
+      auc: {{at_least: 0.55}}
+      latency: {{p95: 1s}}
+      inputs: {{distance: 0..3000}}
 """
 
 
@@ -70,7 +43,7 @@ def registered(tmp_path: Path) -> Iterator[Path]:
     state = folder / ".mainspring"
     state.mkdir(parents=True, mode=0o700)
     (folder / "trips.csv").write_text(trips())
-    (folder / "trips.py").write_text(CODE)
+    (folder / "trips.py").write_text(tiny.CODE)
     (folder / "mainspring.yaml").write_text(STACK)
     registry = Registry(state)
     registry.prepare()

@@ -15,40 +15,14 @@ from mainspring.artefacts.load import MODEL, digest_of, save_manifest
 from mainspring.pipelines.export import to_onnx
 from mainspring.pipelines.registry import Registry
 from mainspring.testing.artefacts import tiny_artefact
+from tests.cli_verbs import tiny
 from tests.cli_verbs.conftest import kill_all, mainspring, told
 
-STACK = """\
-mainspring: 1
-stack: tiny
-compute:
-  here: {machine: this, price: $0.10/h}
-orchestration:
-  where: here
-  gateway: {port: 0}
-serving:
-  delay:
-    model: delay@champion
-    truth: {field: late}
-pipelines:
-  delays:
-    produces: delay
-    data: {trips: trips.csv}
-    steps: {ingest: "trips:ingest", train: "trips:train"}
-    gates:
-      brier: {no_worse_by: 0.01, rows: last 14d}
+STACK = f"""\
+{tiny.STACK}\
+      brier: {{no_worse_by: 0.01, rows: last 14d}}
 """
 
-CODE = """
-import pandas as pd
-
-
-def ingest(trips: pd.DataFrame) -> pd.DataFrame:
-    return trips.assign(time=pd.to_datetime(trips["time"], utc=True))
-
-
-def train(ingest):
-    raise RuntimeError("nothing is trained here")
-"""
 BEGAN, DAYS, A_DAY = 1_356_998_400, 40, 30
 
 
@@ -66,7 +40,7 @@ def layered(tmp_path: Path) -> Iterator[Path]:
     for at, (moment, truth, row) in enumerate(zip(times, late, rows, strict=True)):
         lines.append(f"t{at},{np.datetime64(int(moment), 's')}Z,{truth},{','.join(map(str, row))}")
     (folder / "trips.csv").write_text("\n".join(lines) + "\n")
-    (folder / "trips.py").write_text(CODE)
+    (folder / "trips.py").write_text(tiny.CODE)
     (folder / "mainspring.yaml").write_text(STACK)
 
     seen = times < BEGAN + 26 * 86400

@@ -10,12 +10,12 @@ import click
 
 from mainspring.cli.client import Client, ask
 from mainspring.cli.output import WIDTH, Options, emit, pass_options, talk
+from mainspring.cli.rollout_told import ENDS
 from mainspring.cli.status import moment
 from mainspring.errors import InputError
 
 LATEST = 5
 """Rollouts that have ended and are listed."""
-ENDED = ("promoted", "aborted", "superseded", "undone", "first")
 
 
 @click.group()
@@ -53,7 +53,7 @@ def status(options: Options, endpoint: str | None, *, watched: bool) -> None:
         for waiting in told["waiting"]:
             if endpoint is not None and waiting["what"] == f"endpoint/{endpoint}":
                 click.echo(f"waits: {waiting['why']}")
-    ended = [r for r in client.get("/v1/records", kind="rollout", but="look") if r["value"]["kind"] in ENDED]
+    ended = [r for r in client.get("/v1/records", kind="rollout", but="look") if r["value"]["kind"] in (*ENDS, "first")]
     if ended:
         lines = [f"{moment(record['at'])}  {record['value']['message']}" for record in ended[-LATEST:]]
         lines = ["\n    ".join(textwrap.wrap(line, WIDTH - 4)) for line in lines]

@@ -19,10 +19,10 @@ from mainspring.cli.client import Client
 from mainspring.cli.output import WIDTH, Options, emit, plain, talk
 from mainspring.cli.status import length
 from mainspring.decide.soak import Canary, Soak, soak
+from mainspring.decide.stages import canary_of, part_of, regions_there
 from mainspring.decide.terms import Terms
 from mainspring.errors import EnvironmentError_, InputError
 from mainspring.loop.rollout_evidence import terms_of
-from mainspring.sizing.soaks import canary_of, part_of, regions_there
 from mainspring.stack import units
 from mainspring.stack.load import check
 from mainspring.stack.model import Stack

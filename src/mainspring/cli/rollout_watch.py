@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from mainspring.cli.output import Options, plain, talk
+from mainspring.cli.rollout_told import ENDS
 from mainspring.cli.rollout_tree import line, tree
 from mainspring.cli.status import moment
 from mainspring.errors import ObjectiveNotMet
@@ -26,7 +27,6 @@ Look = Callable[[], tuple[list[Json], bool, list[Json]]]
 EVERY = 1.0  # seconds between looks
 MINUTE = 60.0
 AGAIN = 3  # looks that find no rollout and a loop with nothing to do, until it is believed
-ENDS = ("promoted", "aborted", "superseded", "undone")
 
 
 def watch(look: Look, options: Options, *, sleep: Callable[[float], None] = time.sleep) -> None:

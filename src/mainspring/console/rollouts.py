@@ -14,15 +14,15 @@ from mainspring.controller import Look
 from mainspring.decide.figures import NAMES
 from mainspring.decide.routes import EndpointRoutes
 from mainspring.decide.soak import Canary, soak
+from mainspring.decide.stages import part_of
 from mainspring.decide.terms import Terms
 from mainspring.loop.draft import Draft, Snapshot
-from mainspring.loop.labels import FRESH, revision_of
+from mainspring.loop.labels import fresh_of, revision_of
 from mainspring.loop.memory import RolloutMemory, StagePinned
 from mainspring.loop.place import Placed, placed
 from mainspring.loop.plan import Record
 from mainspring.loop.snapshot import Now
 from mainspring.loop.window import revision_name
-from mainspring.sizing.soaks import part_of
 
 Json = dict[str, Any]
 _TOLD = (*NAMES, "checks", "verdict", "message", "risk", "per_second", "share", "wave", "waves", "untold")
@@ -161,12 +161,12 @@ def _arms(memory: RolloutMemory, look: Look, place: Placed) -> list[Json]:
     routes = table.endpoints.get(memory.endpoint) if table is not None else None
     routes = routes or EndpointRoutes(())
     region = memory.stages[min(memory.stage, len(memory.stages) - 1)].region
-    labels = {"candidate": memory.candidate, "fresh": f"{memory.control}.{FRESH}", "control": memory.control}
+    labels = {"candidate": memory.candidate, "fresh": fresh_of(memory.control), "control": memory.control}
     rows = []
     for arm, label in labels.items():
         name = revision_name(memory.endpoint, label)
         seen = [p for p in look.observed.processes if p.kind == "replica" and revision_of(p.name) == name]
-        route = next((r for r in routes.revisions if r.name == name), None)
+        route = routes.revision(name)
         wanted = len(place.stage.get(label, ()))
         if arm == "fresh" and not seen and not wanted and route is None:
             continue

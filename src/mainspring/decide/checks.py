@@ -41,9 +41,9 @@ in the next scope, so that evidence is not multiplied but added."""
 WORDS = {"p95": "answers", "ttft": "first tokens"}
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 3) -> str:
     """A share for people: `0.13 %`, `12.5 %`."""
-    return f"{share * 100:.3g} %"
+    return f"{share * 100:.{digits}g} %"
 
 
 def seconds(time: float) -> str:

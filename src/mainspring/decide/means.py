@@ -14,11 +14,12 @@ from typing import Literal
 
 import numpy as np
 
-from mainspring.decide.arms import AMOUNTS, Histogram, Sums
+from mainspring.decide.arms import AMOUNTS, Sums
 from mainspring.decide.bets import Beside, Sample, between, interval, mean_above, sample
 from mainspring.decide.checks import percent
 from mainspring.decide.sequential import told
 from mainspring.decide.terms import Check, State
+from mainspring.decide.times import dense
 
 TOPS: tuple[float, ...] = tuple(AMOUNTS[0] * 4.0**k for k in range(1, 18))
 """Amounts above which more counts as this much: one of them is chosen by what was seen, for a part of the evidence."""
@@ -41,7 +42,7 @@ def amounts(own: Sums, rest: Sums, name: Literal["tokens", "cost"], fraction: fl
     Buckets: the candidate's count by their lower edges, the control's by their upper ones.
     """
     field: Literal["tokens", "compute"] = "tokens" if name == "tokens" else "compute"
-    mine, theirs = _dense(getattr(own, field)), _dense(getattr(rest, field))
+    mine, theirs = (dense(getattr(arm, field), len(_LOWER)) for arm in (own, rest))
     title, what = f"{name} over control", "output tokens" if name == "tokens" else "seconds of compute"
     if not mine.sum() or not theirs.sum():
         return Check(title, "unknown", f"{what} of both versions are not known", threshold=threshold)
@@ -116,13 +117,6 @@ def _numbers(mine: Sample, theirs: Sample, ends: tuple[float, float]) -> dict[st
     """Both means, their difference and its confidence sequence."""
     means = {"candidate": mine.mean, "control": theirs.mean, "difference": mine.mean - theirs.mean}
     return means | {"low": ends[0], "high": ends[1], "answers": mine.size, "control_answers": theirs.size}
-
-
-def _dense(histogram: Histogram) -> np.ndarray:
-    found = np.zeros(len(AMOUNTS) + 1)
-    for bucket, count in histogram:
-        found[bucket] += count
-    return found
 
 
 def _check(name: str, text: str, evidence: float, threshold: float, numbers: dict[str, float]) -> Check:

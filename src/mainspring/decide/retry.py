@@ -29,6 +29,11 @@ PARTS = 10_000
 """`share` is in parts of this."""
 
 
+def tells(failure: int, status: int) -> bool:
+    """Whether a failure says something of the replica; a used connection may close while its process runs."""
+    return failure != STALE or status not in (RUNNING, UNKNOWN)
+
+
 def again(
     failure: int, sent: int, tries: int, retried: int, requests: int, share: int, alone: bool, status: int = UNKNOWN
 ) -> bool:

@@ -74,6 +74,10 @@ class EndpointRoutes:
     salt: str = ""  # the field of a request that keeps its prompt's cache apart from other tenants'; "": there is none
     retry_share: int = 2_000  # retries in parts of 10,000 of the requests of late; a few are always allowed
 
+    def revision(self, name: str) -> RevisionRoute | None:
+        """The revision of that name."""
+        return next((one for one in self.revisions if one.name == name), None)
+
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:

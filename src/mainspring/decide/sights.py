@@ -21,9 +21,9 @@ from mainspring.decide.sequential import FIRST, SERIOUS, ratio_evidence, share_a
 from mainspring.decide.terms import Terms
 from mainspring.decide.times import BEFORE, BLOCK, SLOW
 from mainspring.decide.times import SERIOUS as SERIOUS_TIMES
+from mainspring.decide.waves import FRESH_MOST
 
 POWER = 0.9  # the chance with which something is called detected
-FRESH = 1 / 3  # the largest share of a canary that has a fresh control beside it
 MOST_TRIALS = 2_000_000  # that are followed: who has more sees what there is to see long before
 TINY = 1e-300  # an e-value that is 0 in floating point
 SHARES = (*(m * 10.0**e for e in range(-5, 0) for m in (1, 2, 5)), 1.0)
@@ -157,7 +157,7 @@ def _slow_tests(canary: Canary, terms: Terms, p50: float, p95: float) -> list[_T
             found.append(_alone(canary, terms, "p95", SLOW, limit / p95, slow))
         elif canary.control:
             mine = canary.per_second
-            old = mine if canary.share <= FRESH else canary.rate * canary.part - mine
+            old = mine if canary.share <= FRESH_MOST else canary.rate * canary.part - mine
             rates = partial(_rates, mine, old, slow, SLOW)
             evidence = partial(_beside, 1.0, mine / (mine + old), SERIOUS_TIMES, part=0.5)
             test = _test(canary, terms, "p95 over control", limit / p95, evidence, rates)

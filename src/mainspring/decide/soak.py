@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from mainspring.decide.checks import percent
 from mainspring.decide.sequential import evidence_below, share_below
 from mainspring.decide.sights import Canary, Sight, error_sights, over, slow_sights, smallest
 from mainspring.decide.terms import Terms
@@ -89,7 +90,7 @@ class Soak:
         if not self.requests:
             return ("no request reaches the new version in this time: nothing can be said of it",)
         verb = " mirrored" if self.canary.mirror else ""
-        head = f"{_percent(self.canary.share)} of {self._where()}{verb} for {_length(self.canary.seconds)} is"
+        head = f"{percent(self.canary.share)} of {self._where()}{verb} for {_length(self.canary.seconds)} is"
         told = [f"{head} {self.requests:,} requests: {self._sees()}"]
         if self.objective is not None:
             told.append(self._sure())
@@ -110,16 +111,16 @@ class Soak:
         seen = self.detects
         if seen is None:
             return "too few to detect even that all of them fail" if self.errors else "no bound on errors is tested"
-        usual = f", where {_percent(self.usual)} is usual"
-        return f"it detects a {_percent(seen.size)} error rate in about {_about(seen.median)}{usual}"
+        usual = f", where {percent(self.usual)} is usual"
+        return f"it detects a {percent(seen.size)} error rate in about {_about(seen.median)}{usual}"
 
     def _sure(self) -> str:
-        promised = _percent(1.0 - (self.objective or 0.0), digits=7)
+        promised = percent(1.0 - (self.objective or 0.0), digits=7)
         if self.certain:
             return f"it certifies {promised} with up to {self.promote_up_to:,} errors"
         everywhere = ""
         if self.canary.part < 1.0:
-            everywhere = f", or {_length(self.hours_everywhere * 3600)} at {_percent(self.canary.share)} of all regions"
+            everywhere = f", or {_length(self.hours_everywhere * 3600)} at {percent(self.canary.share)} of all regions"
         elif self.share <= 1.0:
             everywhere = f", or {self.share:.0%} of the requests in the time given"
         sure = f"; without any error it certifies {_kept(self.certifies)}" if self.certifies < 1 else ""
@@ -139,7 +140,7 @@ class Soak:
     def _in_time(self) -> str:
         promise = f"a p95 of {self.promised_p95:.3g} s"
         if self.timed >= MANY:
-            return f"it cannot certify {promise}, over which {_percent(self.slow_share)} of answers usually are"
+            return f"it cannot certify {promise}, over which {percent(self.slow_share)} of answers usually are"
         long = _length(_hours(self.timed, self.canary.per_second) * 3600)
         if self.timed <= self.requests:
             return f"it certifies {promise} after about {self.timed:,} requests, {long}"
@@ -149,7 +150,7 @@ class Soak:
         seen = self.notices
         if seen is None:
             return "a version that is slower is not detected in this time, unless it is more than ten times as slow"
-        return f"it detects times longer by {_percent(seen.size - 1.0)} in about {_about(seen.median)}"
+        return f"it detects times longer by {percent(seen.size - 1.0)} in about {_about(seen.median)}"
 
 
 def soak(canary: Canary, terms: Terms, *, usual: float | None = None, p50: float = 0.0, p95: float = 0.0) -> Soak:
@@ -211,14 +212,10 @@ def _hours(requests: int, per_second: float) -> float:
     return requests / per_second / 3600.0 if per_second > 0 else math.inf
 
 
-def _percent(share: float, digits: int = 3) -> str:
-    return f"{share * 100:.{digits}g} %"
-
-
 def _kept(share: float) -> str:
     """What is left of 100 % without a share of errors, rounded down to two digits of that share."""
     size = 10.0 ** (math.floor(math.log10(share)) - 1)
-    return _percent(1.0 - math.ceil(share / size - 1e-9) * size, digits=7)
+    return percent(1.0 - math.ceil(share / size - 1e-9) * size, digits=7)
 
 
 def _length(seconds: float) -> str:

@@ -38,9 +38,9 @@ LOWER: Floats = np.array((0.0, *EDGES))
 _UPPER: Floats = np.array((*EDGES, np.inf))
 
 
-def dense(histogram: Histogram) -> Floats:
+def dense(histogram: Histogram, buckets: int = BUCKETS) -> Floats:
     """All buckets of one histogram."""
-    found = np.zeros(BUCKETS)
+    found = np.zeros(buckets)
     for bucket, count in histogram:
         found[bucket] += count
     return found

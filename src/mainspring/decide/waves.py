@@ -20,6 +20,8 @@ from typing import Literal
 How = Literal["surge", "in place", "stop first", "no room"]
 MANY = 1_000_000
 """As many as anybody asks for."""
+FRESH_MOST = 1 / 3
+"""The largest share of a canary that has a fresh control of as many replicas beside it."""
 _CLOSE = 1e-9  # of a core or a byte, for sums of fractions
 
 

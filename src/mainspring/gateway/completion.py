@@ -330,7 +330,7 @@ class Completion(Exchange):
             output_tokens=counted.output, cached_tokens=counted.cached, drafted=counted.drafted,
             accepted=counted.accepted, end=end, error=outcome.error, n=self.number, tenant=self.tenant, key=self.key,
             prefill=prefill, decode=decode, estimated=estimated, replica=self.replica, region=self.region,
-            unit=unit(self.endpoint, self.split) if self.split else "", failed=self.failed, asked=asked,
+            unit=unit(self.endpoint, self.split), failed=self.failed, asked=asked,
         )  # fmt: skip
         if then is None:
             self.desk.log.append(row(record))

@@ -48,8 +48,7 @@ class Copies:
         if not live.route.mirrors:
             return
         id = live.shown.decode()
-        region = live.asked.region if live.asked is not None else -1
-        revision = live.route.mirror(id, live.revision.name if live.revision is not None else "", region)
+        revision = live.route.mirror(id, live.revision.name if live.revision is not None else "", live.origin)
         if not revision:
             return
         if len(self._tasks) >= WAITING:

@@ -164,15 +164,20 @@ class Exchange:
         self.sent_at = time.perf_counter()
         upstream.send(self, self.line, self.headers, self.body, fresh=self.tries > 0)
 
+    @property
+    def origin(self) -> int:
+        """The number of the region that it came from; -1 where regions are not told apart."""
+        return self.asked.region if self.asked is not None else -1
+
     def _falls_on(self, route: Endpoint) -> Revision | None:
-        return route.choose(self.chance(), self.asked.region if self.asked is not None else -1)
+        return route.choose(self.chance(), self.origin)
 
     def _instead(self, route: Endpoint, revision: Revision) -> Revision:
         """Who takes it, other than `revision` where need be. One that took it over keeps it while it has a replica."""
         kept = route.revisions.get(self.revision.name) if self.orphan and self.revision is not None else None
         if kept is not None and kept.name != self.failed and not kept.is_empty:
             return kept
-        return route.instead(revision, self.avoid, self.asked.region if self.asked is not None else -1)
+        return route.instead(revision, self.avoid, self.origin)
 
     def _waited(self) -> bool:
         """Whether it has waited so long that another revision may take it, should its own have no replica.
@@ -293,8 +298,7 @@ class Exchange:
         traffic = self.route.traffic
         retried, requests = traffic.retries()
         share = self.route.routes.retry_share
-        # An idle connection may close at any time, which is no version's fault; but for a process that did end.
-        died = failure != retry.STALE or status not in (retry.RUNNING, retry.UNKNOWN)
+        died = retry.tells(failure, status)
         if died and self.revision is not None:
             self.failed = self.failed or self.revision.name
         if retry.again(failure, 0, self.tries, retried, requests, share, alone, status):

@@ -80,12 +80,7 @@ class Errand(Exchange):
             self.outcome.set_result(outcome)
 
     def judge(self, failure: int, message: str, alone: bool, status: int) -> None:  # noqa: ARG002 - as the base has it
-        if (
-            self.state == DYING
-            and failure == retry.STALE
-            and self.tries == 1
-            and status in (retry.RUNNING, retry.UNKNOWN)
-        ):
+        if self.state == DYING and self.tries == 1 and not retry.tells(failure, status):
             self.hub.metrics.retry("stale")
             self.dispatch()
         elif self.state != OVER:

@@ -125,7 +125,7 @@ class Prediction(Exchange):
             role="live", status=outcome.status, seconds=seconds, upstream=outcome.upstream, compute=outcome.compute,
             tries=outcome.tries, inputs=inputs, outputs=outputs, owes=owes, error=outcome.error, tenant=self.tenant,
             key=self.key, real=time.time() if self.desk.table.clock == "request" else 0.0, replica=self.replica,
-            region=self.region, unit=unit(self.endpoint, self.split) if self.split else "", failed=self.failed,
+            region=self.region, unit=unit(self.endpoint, self.split), failed=self.failed,
         )  # fmt: skip
 
     def over(self, outcome: Outcome) -> None:
@@ -136,8 +136,9 @@ class Prediction(Exchange):
             outcome.body = error_body(outcome.error)
         inputs, outputs = _spliced(self.body_asked, outcome)
         seconds = time.perf_counter() - request.arrived
-        region = self.asked.region if self.asked is not None else -1
-        owes = route.mirror(self.id, outcome.revision, region) if outcome.status == 200 and inputs is not None else ""
+        owes = (
+            route.mirror(self.id, outcome.revision, self.origin) if outcome.status == 200 and inputs is not None else ""
+        )
         record = self._record(outcome, seconds, inputs, outputs, owes)
         self._settle_up(outcome.compute, outcome.upstream)
         copy = Copy(route.name, self.id, owes, self.at, inputs) if owes and inputs is not None else None

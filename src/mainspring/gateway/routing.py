@@ -248,8 +248,11 @@ class Endpoint:
         """The revision that `u` falls on, for a request of a region; None when no revision has a weight there."""
         if self.only is not None:
             return self.only
-        index = pick.revision(u, self._regional.get(region, self._weights) if self._regional else self._weights)
+        index = pick.revision(u, self._weights_in(region))
         return self._ordered[index] if index >= 0 else None
+
+    def _weights_in(self, region: int) -> _Counts:
+        return self._regional.get(region, self._weights) if self._regional else self._weights
 
     def instead(self, revision: Revision, failed: Upstream | None, region: int = -1) -> Revision:
         """Who takes a request of `revision` when that may have no replica: it itself, where it has one to ask.
@@ -261,8 +264,11 @@ class Endpoint:
         now = time.monotonic()
         if any(one is not failed and one.usable(now) for one in revision.upstreams):
             return revision
-        weights = self._regional.get(region, self._weights) if self._regional else self._weights
-        others = [(w, one) for w, one in zip(weights, self._ordered, strict=True) if w > 0 and one is not revision]
+        others = [
+            (w, one)
+            for w, one in zip(self._weights_in(region), self._ordered, strict=True)
+            if w > 0 and one is not revision
+        ]
         there = [(w, one) for w, one in others if one.free(now) >= 0]
         return max(there, key=lambda pair: int(pair[0]), default=(0, revision))[1]
 

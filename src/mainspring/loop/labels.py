@@ -21,6 +21,15 @@ def label(version: str, generation: int = 1, *, fresh: bool = False) -> str:
     return f"{named}.{FRESH}" if fresh else named
 
 
+def fresh_of(label: str) -> str:
+    """The label of fresh replicas of a revision.
+
+    >>> fresh_of("3"), fresh_of("3.2")
+    ('3.fresh', '3.2.fresh')
+    """
+    return f"{label}.{FRESH}"
+
+
 def version_number(label: str) -> str:
     """The version in the registry that a label is about.
 

@@ -17,7 +17,7 @@ from mainspring.decide import waves
 from mainspring.decide.waves import Counts, Exchange, How, Room, Size, free, lent
 from mainspring.loop.answering import Named, answers, held, outgoing
 from mainspring.loop.draft import Draft
-from mainspring.loop.labels import generation, label, revision_of, version_number
+from mainspring.loop.labels import fresh_of, revision_of, version_number
 from mainspring.loop.launches import live_label
 from mainspring.loop.memory import RolloutMemory, StagePinned
 from mainspring.loop.room import (
@@ -35,7 +35,6 @@ from mainspring.loop.room import (
 )
 from mainspring.loop.window import revision_name
 
-FRESH_MOST = 1 / 3  # of the requests that a candidate gets, for a fresh control of as many beside it
 _CLOSE = 1e-9
 
 
@@ -99,7 +98,7 @@ def _exchanged(draft: Draft, rollout: RolloutMemory, count: int) -> Placed:
     wanted = _indices(draft, rollout, rollout.stage, rollout.wave, count)
     old = tuple(named(stack, name, rollout.control, index) for index in range(count))
     new = tuple(named(stack, name, rollout.candidate, index) for index in wanted)
-    fresh = tuple(named(stack, name, fresh_label(rollout), index) for index in wanted) if rollout.fresh else ()
+    fresh = tuple(named(stack, name, fresh_of(rollout.control), index) for index in wanted) if rollout.fresh else ()
     counts, waits = Counts(len(old), len(new), "surge", len(new)), ""
     if limits_of(stack).is_limited:
         capacity = _capacity(draft, rollout)
@@ -109,15 +108,10 @@ def _exchanged(draft: Draft, rollout: RolloutMemory, count: int) -> Placed:
             counts = replace(counts, old=len(old), new=0)
     started = _first(draft, new, counts.new)
     kept = _kept(draft, old, counts.old, started)
-    labels = (rollout.control, fresh_label(rollout), rollout.candidate)
+    labels = (rollout.control, fresh_of(rollout.control), rollout.candidate)
     there = {each: mine for each, mine in zip(labels, (kept, fresh, started), strict=True) if mine or each != labels[1]}
     asked = dict(zip(labels, (old, fresh, _first(draft, new, counts.end)), strict=True))
     return Placed(there, asked, counts.how, waits, rollout)
-
-
-def fresh_label(rollout: RolloutMemory) -> str:
-    """The label of a rollout's fresh control."""
-    return label(version_number(rollout.control), generation(rollout.control), fresh=True)
 
 
 # --- what a stage asks for
@@ -186,7 +180,7 @@ def fresh_for(draft: Draft, rollout: RolloutMemory) -> int:
     the old version cannot be started any more.
     """
     stage = rollout.stages[rollout.stage]
-    if stage.kind not in ("canary", "ab") or stage.share > FRESH_MOST + _CLOSE or not _startable(draft, rollout):
+    if stage.kind not in ("canary", "ab") or stage.share > waves.FRESH_MOST + _CLOSE or not _startable(draft, rollout):
         return 0
     count = normal_of(draft, rollout.endpoint)
     wanted = len(_indices(draft, rollout, rollout.stage, rollout.wave, count))
@@ -205,7 +199,7 @@ def fresh_lost(draft: Draft, rollout: RolloutMemory) -> str:
     """Why a rollout has to do without its fresh control, in words; "" where it has it, can get it, or wants none."""
     if not rollout.fresh:
         return ""
-    name = revision_name(rollout.endpoint, fresh_label(rollout))
+    name = revision_name(rollout.endpoint, fresh_of(rollout.control))
     if any(revision_of(one) == name and memory.failures > 1 for one, memory in draft.processes.items()):
         return "do not stay up"
     if not rollout.ready and not fresh_for(draft, rollout):

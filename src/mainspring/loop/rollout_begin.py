@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from mainspring.decide.soak import Canary, soak
+from mainspring.decide.stages import part_of
 from mainspring.loop import launches
 from mainspring.loop.draft import Draft
 from mainspring.loop.labels import generation, label, version_number
@@ -199,9 +200,6 @@ def told_beforehand(draft: Draft, endpoint: Endpoint, rollout: RolloutMemory) ->
     traffic = endpoint.traffic
     planned = traffic.requests.count / traffic.requests.per if traffic and traffic.requests else 0.0
     rate = load.rate if load is not None and load.rate > 0 else planned
-    part = 1.0
-    if stage.region:
-        there = endpoint.regions or draft.s.desired.stack.compute.regions
-        part = (traffic.regions.get(stage.region) if traffic else None) or 1.0 / max(1, len(there))
+    part = part_of(draft.s.desired.stack, endpoint, stage.region)
     canary = Canary(rate, stage.share, stage.seconds, part, stage.region, stage.kind == "mirror")
     return soak(canary, rollout.terms).says()

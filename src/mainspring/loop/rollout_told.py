@@ -13,9 +13,9 @@ from mainspring.decide.figures import figures
 from mainspring.decide.rollout import Evidence, Looked, StageVerdict, in_words
 from mainspring.loop.answering import answers
 from mainspring.loop.draft import Draft
-from mainspring.loop.labels import generation, version_number
+from mainspring.loop.labels import fresh_of, generation, version_number
 from mainspring.loop.memory import RolloutMemory
-from mainspring.loop.place import fresh_label, placed, waves_of
+from mainspring.loop.place import placed, waves_of
 
 KINDS = (
     "began", "look", "stage", "skipped", "promoted", "aborted", "superseded", "undone", "paused", "resumed", "first",
@@ -101,7 +101,7 @@ def judged(
 def _replicas(draft: Draft, rollout: RolloutMemory) -> dict[str, list[int]]:
     """Of each arm: replicas that answer, and that the stage asks for."""
     asked = placed(draft, rollout.endpoint).stage
-    arms = {"candidate": rollout.candidate, "control": rollout.control, "fresh": fresh_label(rollout)}
+    arms = {"candidate": rollout.candidate, "control": rollout.control, "fresh": fresh_of(rollout.control)}
     there = {arm: [name for name, _ in asked.get(label, ())] for arm, label in arms.items()}
     return {arm: [sum(answers(draft, name) for name in names), len(names)] for arm, names in there.items()}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mainspring.decide.rollout import StageVerdict, judge
 from mainspring.loop.draft import Draft
-from mainspring.loop.labels import revision_of, version_number
+from mainspring.loop.labels import fresh_of, revision_of, version_number
 from mainspring.loop.memory import RolloutMemory, Scope, StagePinned
 from mainspring.loop.place import cramped, fresh_lost, queued
 from mainspring.loop.rollout_begin import begin, entering, following, queue
@@ -175,7 +175,7 @@ def _enter(draft: Draft, rollout: RolloutMemory) -> RolloutMemory:
 def _followed(draft: Draft, rollout: RolloutMemory) -> RolloutMemory:
     """Note what changed since the last cycle: the candidate's share, and replicas that warm up."""
     arms = {revision_name(rollout.endpoint, one) for one in (rollout.candidate, rollout.control)}
-    arms.add(revision_name(rollout.endpoint, f"{rollout.control}.fresh"))
+    arms.add(revision_name(rollout.endpoint, fresh_of(rollout.control)))
     anew = [
         p.name
         for p in draft.s.observed.processes
@@ -227,7 +227,7 @@ def _uneven(draft: Draft, rollout: RolloutMemory, stage: StagePinned) -> bool:
     if table is None or stage.region or rollout.endpoint not in table.endpoints:
         return False
     name = revision_name(rollout.endpoint, rollout.candidate)
-    mine = next((one for one in table.endpoints[rollout.endpoint].revisions if one.name == name), None)
+    mine = table.endpoints[rollout.endpoint].revision(name)
     return mine is not None and len({mine.weight, *mine.regional.values()}) > 1
 
 

@@ -19,10 +19,10 @@ from mainspring.decide.routes import EndpointRoutes, RevisionRoute, RouteTable, 
 from mainspring.loop import limits, room
 from mainspring.loop.answering import Named, answers, held
 from mainspring.loop.draft import Draft
-from mainspring.loop.labels import is_fresh, version_number
+from mainspring.loop.labels import fresh_of, is_fresh, version_number
 from mainspring.loop.launches import launch_for, live_label, slots_of
 from mainspring.loop.memory import RolloutMemory
-from mainspring.loop.place import Placed, fresh_label, placed
+from mainspring.loop.place import Placed, placed
 from mainspring.loop.plan import SetRoutes
 from mainspring.loop.window import revision_name
 from mainspring.stack.model import Stack
@@ -73,7 +73,7 @@ def share_taken(draft: Draft, rollout: RolloutMemory) -> float | None:
     routes, name = table.endpoints[rollout.endpoint], revision_name(rollout.endpoint, rollout.candidate)
     if stage.kind == "mirror":
         return routes.mirror_share / PARTS if routes.mirror == name else 0.0
-    mine = next((one for one in routes.revisions if one.name == name), None)
+    mine = routes.revision(name)
     return mine.weight_in(_region(rollout)) / PARTS if mine is not None and mine.replicas else 0.0
 
 
@@ -88,14 +88,14 @@ def taken_up(draft: Draft, rollout: RolloutMemory) -> bool:
         return False
     asked = placed(draft, rollout.endpoint).stage
     new = asked.get(rollout.candidate, ())
-    fresh = asked.get(fresh_label(rollout), ())
+    fresh = asked.get(fresh_of(rollout.control), ())
     if not new or not all(held(draft, process) for process, _ in (*new, *fresh)):
         return False
     stage = rollout.stages[rollout.stage]
     if stage.kind in ("mirror", "canary", "ab"):
         routes = table.endpoints[rollout.endpoint]
         region = routes.mirror_region if stage.kind == "mirror" else _region(rollout)
-        mine = revision_name(rollout.endpoint, fresh_label(rollout))
+        mine = revision_name(rollout.endpoint, fresh_of(rollout.control))
         fresh_too = any(one.name == mine and one.weight_in(region) for one in routes.revisions) or not fresh
         return round(share * PARTS) == _parts(stage.share) and region == stage.region and fresh_too
     count = room.normal_of(draft, rollout.endpoint)
@@ -189,7 +189,7 @@ def _as_before(draft: Draft, name: str, route: RevisionRoute) -> RevisionRoute:
 def _shares(draft: Draft, rollout: RolloutMemory, place: Placed) -> _Shares:
     stage = rollout.stages[rollout.stage]
     before = _present(draft, rollout)
-    new, fresh = (place.stage.get(label, ()) for label in (rollout.candidate, fresh_label(rollout)))
+    new, fresh = (place.stage.get(label, ()) for label in (rollout.candidate, fresh_of(rollout.control)))
     if not any(held(draft, process) for process, _ in new):
         return _Shares({}, {})
     if stage.kind in ("waves", "all"):
@@ -215,8 +215,8 @@ def _present(draft: Draft, rollout: RolloutMemory) -> _Shares:
     if routes is None:
         return _Shares({}, {})
     found = []
-    for label in (rollout.candidate, fresh_label(rollout)):
-        mine = next((one for one in routes.revisions if one.name == revision_name(rollout.endpoint, label)), None)
+    for label in (rollout.candidate, fresh_of(rollout.control)):
+        mine = routes.revision(revision_name(rollout.endpoint, label))
         found.append({EVERYWHERE: mine.weight, **mine.regional} if mine is not None else {})
     fresh = found[1] if rollout.fresh else {}
     mirrored = routes.mirror == revision_name(rollout.endpoint, rollout.candidate)

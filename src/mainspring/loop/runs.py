@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -14,7 +15,7 @@ from mainspring.loop.memory import PipelineMemory, RunMemory
 from mainspring.loop.plan import StartRun
 from mainspring.loop.readings import Spend, SpendQuery, Unknown
 from mainspring.loop.serve import version_of
-from mainspring.loop.snapshot import RunSeen, VersionSeen
+from mainspring.loop.snapshot import Request, RunSeen, VersionSeen
 from mainspring.loop.versions import conclude_run, given_up, remember_given_up
 from mainspring.stack.pipelines import PipelineSpec
 
@@ -303,13 +304,17 @@ def _asked(draft: Draft, name: str, spec: PipelineSpec) -> None:
             draft.answer(request, f"run {name}-{count} is started", accepted=True)
 
 
+def _asked_of(draft: Draft, verb: str, name: str, spec: PipelineSpec) -> Iterator[Request]:
+    """What is asked of a pipeline, or of the model that it makes; not what another pipeline of that model answered."""
+    for request in draft.s.requests:
+        answered = any(answer.request == request.id for answer in draft.answers)
+        if request.verb == verb and request.target in (name, spec.produces) and not answered:
+            yield request
+
+
 def _conversion(draft: Draft, name: str, spec: PipelineSpec) -> None:
     """Convert a version's weights for who asked: the champion's, or those of the version that was named."""
-    for request in draft.s.requests:
-        if request.verb != "quantize" or request.target not in (name, spec.produces):
-            continue
-        if any(answer.request == request.id for answer in draft.answers):
-            continue  # by another pipeline of the same model
+    for request in _asked_of(draft, "quantize", name, spec):
         convert = str(request.args.get("to") or "")
         champion = draft.champion(spec.produces)
         number = str(request.args.get("version") or champion)
@@ -326,11 +331,7 @@ def _conversion(draft: Draft, name: str, spec: PipelineSpec) -> None:
 
 def _gates_alone(draft: Draft, name: str, spec: PipelineSpec) -> None:
     """Put a version through the gates for who asked, and nothing more: what passes is not rolled out for it."""
-    for request in draft.s.requests:
-        if request.verb != "gate" or request.target not in (name, spec.produces):
-            continue
-        if any(answer.request == request.id for answer in draft.answers):
-            continue  # by another pipeline of the same model
+    for request in _asked_of(draft, "gate", name, spec):
         number = str(request.args.get("version") or "")
         version = version_of(draft, spec.produces, number) if number else None
         never, busy = _no_version(spec.produces, number, version), _busy(draft, name)

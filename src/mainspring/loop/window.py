@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mainspring.decide.arms import width_of
-from mainspring.loop.labels import FRESH
+from mainspring.loop.labels import fresh_of
 from mainspring.loop.memory import Memory, RolloutMemory, Scope, StagePinned
 from mainspring.loop.readings import ArmsQuery, DriftQuery, PairsQuery, QualityQuery, Query, SpendQuery
 from mainspring.loop.snapshot import Desired, Now, Observed
@@ -114,7 +114,7 @@ def _first_seen(rollout: RolloutMemory, now: float) -> float:
 def _arms_query(rollout: RolloutMemory, scope: Scope, until: float, *, last: bool) -> ArmsQuery:
     stage = rollout.stages[min(rollout.stage, len(rollout.stages) - 1)]
     control = revision_name(rollout.endpoint, rollout.control)
-    fresh = revision_name(rollout.endpoint, f"{rollout.control}.{FRESH}")
+    fresh = revision_name(rollout.endpoint, fresh_of(rollout.control))
     begun = [entry for entry in rollout.shares if entry[0] <= scope.since][-1:]
     return ArmsQuery(
         endpoint=rollout.endpoint,

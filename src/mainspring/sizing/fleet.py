@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mainspring.decide.soak import soak
+from mainspring.decide.stages import canary_of
 from mainspring.forecast.coefficients import Coefficients
 from mainspring.forecast.promise import Promise
 from mainspring.forecast.setup import Response
@@ -22,7 +23,6 @@ from mainspring.sizing.levers import Levers, levers
 from mainspring.sizing.plain import plain
 from mainspring.sizing.question import Capacity, Demand, Question, Way, is_market
 from mainspring.sizing.shared import bills, checks
-from mainspring.sizing.soaks import canary_of
 from mainspring.sizing.together import packed_dollars
 from mainspring.sizing.told import told_check
 from mainspring.stack.model import Stack

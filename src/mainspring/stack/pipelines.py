@@ -10,7 +10,19 @@ from pydantic import Field, field_validator, model_validator
 
 from mainspring.stack.base import FunctionPath, Name, Section
 from mainspring.stack.safety import InputGate, SafetyGate, ValueSpan
-from mainspring.stack.units import Dollars, Moment, Per, PerReplica, Rate, Seconds, Share, Size, count_back, cron
+from mainspring.stack.units import (
+    Confidence,
+    Dollars,
+    Moment,
+    Per,
+    PerReplica,
+    Rate,
+    Seconds,
+    Share,
+    Size,
+    count_back,
+    cron,
+)
 
 
 class Window(Section):
@@ -117,16 +129,9 @@ class GroupGate(Section):
     """The largest difference between two groups that is let pass."""
     min_rows: int = Field(default=200, ge=1)
     """Groups with fewer held-out rows are not judged. Default: 200."""
-    confidence: Share = 0.95
+    confidence: Confidence = 0.95
     """How sure it must be that no two groups differ by more; at `50%` the differences that are seen decide.
     Default: 95%."""
-
-    @field_validator("confidence")
-    @classmethod
-    def _sure(cls, confidence: float) -> float:
-        if not 0.5 <= confidence < 1:
-            raise ValueError(f"`{confidence:.4g}` is out of range: between `50%` and `99.9%` is wanted")
-        return confidence
 
 
 class CheckGate(Section):
@@ -145,17 +150,10 @@ class EvalGate(Section):
     """The mean score must be this or higher, such as `90%`."""
     no_worse_by: Share | None = None
     """The mean may be below the champion's, on the same items, by this at most (with `confidence`)."""
-    confidence: Share = 0.95
+    confidence: Confidence = 0.95
     """How sure the comparison must be; also of the interval that is told. Default: 95%."""
     timeout: Seconds = 600.0
     """The longest that the function may take for one version. Default: 10m."""
-
-    @field_validator("confidence")
-    @classmethod
-    def _sure(cls, confidence: float) -> float:
-        if not 0.5 <= confidence < 1:
-            raise ValueError(f"`{confidence:.4g}` is out of range: between `50%` and `99.9%` is wanted")
-        return confidence
 
     @model_validator(mode="after")
     def _bounds(self) -> EvalGate:

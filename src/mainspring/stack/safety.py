@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from mainspring.stack.base import Section
-from mainspring.stack.units import Seconds, Share, share
+from mainspring.stack.units import Confidence, Seconds, Share, share
 
 _BOUND = re.compile(r"at[ _](least|most)\s+(\S+)")
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:e[-+]?[0-9]+)?"
@@ -82,17 +82,10 @@ class SafetyGate(Section):
     banned: tuple[str, ...] | str = ()
     """What no answer may have in it, of these sets and of `evals`: words, phrases and `/patterns/`, or the name of a
     file beside this one with one of them on each line."""
-    confidence: Share = 0.95
+    confidence: Confidence = 0.95
     """How sure a comparison must be; also of the intervals that are told. Default: 95%."""
     timeout: Seconds = 900.0
     """The longest that asking all of it may take for one version. Default: 15m."""
-
-    @field_validator("confidence")
-    @classmethod
-    def _sure(cls, confidence: float) -> float:
-        if not 0.5 <= confidence < 1:
-            raise ValueError(f"`{confidence:.4g}` is out of range: between `50%` and `99.9%` is wanted")
-        return confidence
 
     @field_validator("banned")
     @classmethod

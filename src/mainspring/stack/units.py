@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from typing import Annotated
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 _SECONDS = {
     "ms": 0.001,
@@ -241,6 +241,16 @@ def count_back(value: object) -> float:
 
 Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"type": "string", "examples": ["2h"]})]
 Share = Annotated[float, BeforeValidator(share), WithJsonSchema({"type": ["string", "number"], "examples": ["5%"]})]
+
+
+def _sure(confidence: float) -> float:
+    if not 0.5 <= confidence < 1:
+        raise ValueError(f"`{confidence:.4g}` is out of range: between `50%` and `99.9%` is wanted")
+    return confidence
+
+
+Confidence = Annotated[Share, AfterValidator(_sure)]
+"""How sure a comparison must be: a share between 50 % and 99.9 %."""
 Size = Annotated[int, BeforeValidator(size), WithJsonSchema({"type": "string", "examples": ["80GiB"]})]
 Dollars = Annotated[float, BeforeValidator(dollars), WithJsonSchema({"type": "string", "examples": ["$5"]})]
 Price = Annotated[float, BeforeValidator(price), WithJsonSchema({"type": "string", "examples": ["$0.10/h"]})]

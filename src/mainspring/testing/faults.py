@@ -9,14 +9,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import mainspring
+from mainspring.testing.meanwhile import Meanwhile
 
 
 class CannotFault(Exception):
@@ -102,7 +100,7 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 20.0) -> N
         time.sleep(0.02)
 
 
-class KillsUnderLoad:
+class KillsUnderLoad(Meanwhile):
     """A kernel short of memory: it kills a server that has more than so many requests at once. Use it as a context.
 
     What it counts are connections to the server's port, so that it must be one that takes each request on its own.
@@ -110,21 +108,13 @@ class KillsUnderLoad:
 
     def __init__(self, server: Callable[[], tuple[int, int]], most: int) -> None:
         """`server`: process id and port of who is killed, 0 while there is nobody; `most`: requests that it stands."""
+        super().__init__()
         self._server, self._most = server, most
         self.kills = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.01):
+    def go_on(self) -> None:
+        """Count, and kill."""
+        while not self.over.wait(0.01):
             pid, port = self._server()
             if pid > 1 and port and is_alive(pid) and _connected(port) > self._most:
                 kill(pid)

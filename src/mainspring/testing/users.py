@@ -11,15 +11,14 @@ import asyncio
 import itertools
 import json
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from mainspring.testing import streaming
+from mainspring.testing.meanwhile import Meanwhile
 from mainspring.testing.serving import Client
 
 TIMEOUT = 120.0  # seconds after which a request is told as lost
@@ -57,8 +56,10 @@ class Request:
     user: str = ""
 
 
-class Users:
+class Users(Meanwhile):
     """Users of one endpoint; use it as a context."""
+
+    patience = 2 * TIMEOUT
 
     def __init__(
         self, address: Callable[[], str], path: str, make: Callable[[int, str], Request], rate: float,
@@ -70,26 +71,17 @@ class Users:
         `then`: what a user sends to `then_path` after an answer (feedback), if anything. A path that ends with
         `completions` is asked on a connection of its own, which may be for a stream.
         """
+        super().__init__()
         self._name = f"{os.getpid():x}{next(_NAMES):x}"
         self._address, self._path, self._make, self.rate = address, path, make, rate
         self._at_once, self._then, self._then_path = at_once, then, then_path
         self.asked: list[Asked] = []
         self.told = 0  # calls of feedback that were taken
         self._free: list[Client] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._ask_on()), daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        """Ask no more, and wait for what is on its way."""
-        self._over.set()
-        self._thread.join(2 * TIMEOUT)
+    def go_on(self) -> None:
+        """Ask, and at the end wait for what is on its way."""
+        asyncio.run(self._ask_on())
 
     def since(self, at: float) -> list[Asked]:
         """Requests that are over and were sent at `at` (POSIX seconds) or later."""
@@ -106,7 +98,7 @@ class Users:
     async def _ask_on(self) -> None:
         begun, number = time.monotonic(), 0
         tasks: set[asyncio.Task[None]] = set()
-        while not self._over.is_set():
+        while not self.over.is_set():
             together = number - number % self._at_once
             await asyncio.sleep(max(0.0, begun + together / self.rate - time.monotonic()))
             name = f"{self._name}-{number}"

@@ -7,14 +7,12 @@ What it must never do: take a table that it did not see for one that was right (
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from mainspring.decide.routes import EndpointRoutes, RouteTable
+from mainspring.testing.meanwhile import Meanwhile
 
 LOOK = 0.002  # seconds
 PARTS = 10_000
@@ -22,24 +20,15 @@ PARTS = 10_000
 _decode = msgspec.json.Decoder(RouteTable).decode
 
 
-class RoutesWatch:
+class RoutesWatch(Meanwhile):
     """Use it as a context; `tables` has what was seen, oldest first."""
 
     def __init__(self, state: Path) -> None:
         """`state`: the folder `.mainspring`."""
+        super().__init__()
         self._path = state / "routes.json"
         self.tables: list[RouteTable] = []
         self.torn = 0  # looks that found something that is no table
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
-        self._thread.join()
 
     def shares(self, endpoint: str) -> list[dict[str, float]]:
         """The share of each revision, from table to table, where it changed."""
@@ -64,9 +53,10 @@ class RoutesWatch:
                 found += [f"epoch {table.epoch}, {name}: {why}" for why in _wrong(routes)]
         return found
 
-    def _look(self) -> None:
+    def go_on(self) -> None:
+        """Look, as often as can be."""
         seen: tuple[int, int] = (0, 0)
-        while not self._over.wait(LOOK):
+        while not self.over.wait(LOOK):
             try:
                 stat = os.stat(self._path)
                 if (stat.st_ino, stat.st_mtime_ns) == seen:

@@ -1,7 +1,8 @@
 """Stages of the stack file as canaries of the soak calculator: their share, their time, the traffic of their region.
 
-What this is: the file's words turned into numbers; pure. Who calls it: the plan, `mainspring rollout soak`. What it
-must never do: work anything out (`decide/soak.py` does), or have terms of its own: a rollout's are the loop's.
+What this is: the file's words turned into numbers; pure. Who calls it: the plan, the loop when a rollout
+begins, the console, `mainspring rollout soak`. What it must never do: work anything out (`decide/soak.py` does), or
+have terms of its own: a rollout's are the loop's.
 """
 
 from __future__ import annotations
