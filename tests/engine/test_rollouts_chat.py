@@ -25,6 +25,7 @@ OBJECTIVE = {"p95": "10s", "availability": "90%"}
 ABORT = {"errors": ["0% over control", "50%"], "p95": ["8s", "50% over control"], "false_aborts": "3%"}
 ROUTE = {"retries": "60%"}  # half of the requests meet a version that dies again and again
 STANDS = 1  # requests at once that the version that dies stands
+PATIENCE = 300.0  # seconds; a stage of 2m that is not certain on a busy machine goes on
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,13 @@ def test_a_chat_version_ends_as_it_deserves(scene: Scene, capsys, name: str) -> 
     revision, began = f"chat-{number}", time.time()
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(RoutesWatch(scene.state))
+        killer = KillsUnderLoad(lambda: scene.server(f"{revision}-0"), STANDS)
         if kind.killed:
-            stack.enter_context(KillsUnderLoad(lambda: scene.server(f"{revision}-0"), STANDS))
+            stack.enter_context(killer)
         chats = Chats(stream=not kind.killed)  # a stream that has begun can't be sent again
         users = stack.enter_context(scene.users(chats, RATE, at_once=AT_ONCE))
         scene.name_challenger(number)
-        end = scene.ended(number)
+        end = scene.ended(number, PATIENCE)
         scene.quiet()
     lost, failed = users.lost(), [one for one in users.since(began) if one.status != 200]
     candidate = sum(one.revision == revision for one in users.since(0.0))
@@ -81,7 +83,7 @@ def test_a_chat_version_ends_as_it_deserves(scene: Scene, capsys, name: str) -> 
         print(f"\n{name}: {candidate} of {len(users.asked)} requests; {scene.told(number)}")
     assert end["kind"] == kind.end, scene.tell()
     assert not lost, lost[:5]
-    assert candidate > 0
+    assert killer.kills if kind.killed else candidate  # who dies at each volley may never answer: others do, for it
     assert scene.champion == (number if kind.end == "promoted" else before)
     assert not watch.problems()
     assert any(one.get(revision) == pytest.approx(0.5) for one in watch.shares("chat"))
