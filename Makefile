@@ -10,7 +10,7 @@ UV      = $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test test-kills test-chat test-rollouts lint clean setup lock docs bench-gateway bench-forecast bench-scaling coefficients
+.PHONY: help demo demo-chat test test-kills test-chat test-rollouts test-runtimes test-runtimes-light compatibility lint clean setup lock docs bench-gateway bench-forecast bench-scaling coefficients lock-runtimes
 
 help:  ## say what there is
 	@echo "make demo        the whole loop on a year of real flights"
@@ -19,6 +19,8 @@ help:  ## say what there is
 	@echo "make test-kills  kill -9 of everything in the demo's first two weeks (MAINSPRING_SEED=N picks the moments)"
 	@echo "make test-chat   the chat demo from beginning to end"
 	@echo "make test-rollouts  versions that misbehave, kills, full pools: rollouts with real processes (MAINSPRING_SEED=N)"
+	@echo "make test-runtimes  every model server, installed and run for real (test-runtimes-light: four of them)"
+	@echo "make compatibility  docs/compatibility.md from what test-runtimes saw"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make bench-NAME  one benchmark: a table, and benchmarks/results/NAME.json"
 	@echo "make bench-scaling TRACES=FILES  the autoscaler beside HPA, KEDA and Knative, in the twin"
@@ -26,6 +28,7 @@ help:  ## say what there is
 	@echo "make coefficients FIT=FILE    fit the built-in coefficients anew"
 	@echo "make docs        write the reference in docs/stack-file.md anew"
 	@echo "make lock        resolve the dependencies anew into requirements/lock.txt"
+	@echo "make lock-runtimes [NAME=triton]  resolve the model servers' own environments anew"
 	@echo "make clean       remove the environment and everything that was built"
 
 setup: $(STAMP)
@@ -54,13 +57,22 @@ test: $(STAMP)  ## all tests
 
 test-kills: $(STAMP)  ## kill -9 of everything, with real processes: under 3 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine --ignore=tests/engine/test_chat.py \
-	  --ignore-glob='*/test_rollouts*' $(ARGS)
+	  --ignore=tests/engine/runtimes --ignore-glob='*/test_rollouts*' $(ARGS)
 
 test-chat: $(STAMP)  ## the chat demo from beginning to end: some 5 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_chat.py $(ARGS)
 
 test-rollouts: $(STAMP)  ## rollouts with real processes under real traffic: 6 to 12 minutes
 	@$(BIN)/python -m pytest -x -q -m engine tests/engine/test_rollouts*.py $(ARGS)
+
+test-runtimes: $(STAMP)  ## every model server, for real; installs what is missing: half an hour
+	@$(BIN)/python -m pytest -q -m engine tests/engine/runtimes $(ARGS)
+
+test-runtimes-light: $(STAMP)  ## onnx, llama.cpp, Triton, MLServer: at most 10 minutes
+	@$(BIN)/python -m pytest -x -q -m "engine and light" tests/engine/runtimes $(ARGS)
+
+compatibility: $(STAMP)  ## write docs/compatibility.md from the results of test-runtimes
+	@$(BIN)/python -m mainspring.testing.compatibility build/compatibility docs/compatibility.md
 
 lint: $(STAMP)  ## style, types, layers
 	$(BIN)/ruff check .
@@ -101,6 +113,21 @@ bench-%: $(STAMP)  ## one benchmark
 lock: $(STAMP)  ## resolve the dependencies anew
 	$(UV) pip compile pyproject.toml --python $(BIN)/python --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements/lock.txt
+
+# One lock for each model server. They are installed without asking for dependencies, so a lock may leave packages out:
+# the line `# left out: NAME ...` in its .in file. PyTorch's CPU build is not on PyPI: it comes from pip's own
+# `find-links`, where that is set, and else from PyTorch.
+CPU_BUILDS := $(or $(addprefix --find-links=,$(PIP_FIND_LINKS)),--extra-index-url=https://download.pytorch.org/whl/cpu --index-strategy=unsafe-best-match)
+
+lock-runtimes: $(STAMP)  ## resolve the model servers' own environments anew: [NAME=triton]
+	@for file in $(if $(NAME),$(patsubst %,requirements/runtimes/%.in,$(NAME)),$(sort $(wildcard requirements/runtimes/*.in))); do \
+	  name=$$(basename $$file .in); lock=src/mainspring/runtimes/data/$$name.txt; echo "locking $$name"; \
+	  without=$$(sed -n 's/^# left out: *//p' $$file | tr ' ' '\n' | sed 's/^\(.\)/--no-emit-package=\1/'); \
+	  server=$$(sed -n '/^#/d; s/^\([A-Za-z0-9._-]*\).*/\1/p' $$file | head -n 1); \
+	  $(UV) pip compile $$file --python $(BIN)/python --universal --python-version 3.11 --generate-hashes $$without $(CPU_BUILDS) \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o $$lock || exit 1; \
+	  sed -i "/^# /d; 1i # server: $$server" $$lock; \
+	done
 
 docs: $(STAMP)  ## write the reference in docs/stack-file.md anew
 	@$(BIN)/python -c "from pathlib import Path; from mainspring.stack.explain import reference; \

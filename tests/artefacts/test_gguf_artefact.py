@@ -129,7 +129,7 @@ def test_each_runtime_takes_its_own_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"inputs": (Field("x", "FP64"),)}, {"columns": ("x",)}, {"features": "a:b"}, {"format": "safetensors"},
+        {"inputs": (Field("x", "FP64"),)}, {"columns": ("x",)}, {"features": "a:b"}, {"format": "pickle"},
         {"settings": {"temprature": 1}}, {"settings": {"top_p": 0}}, {"settings": {"seed": -1}},
     ],
 )  # fmt: skip

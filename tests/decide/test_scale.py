@@ -27,9 +27,13 @@ LOADS = st.builds(
     rate=st.floats(0, 500),
     slow=st.floats(0, 500),
     seconds=st.floats(0, 100) | st.just(math.nan),
+    room=st.integers(0, 64),
 )
 ANY = st.floats()
-ODD = st.builds(Load, at=ANY, waiting=st.integers(), running=st.integers(), oldest=ANY, rate=ANY, slow=ANY, seconds=ANY)
+ODD = st.builds(
+    Load, at=ANY, waiting=st.integers(), running=st.integers(), oldest=ANY, rate=ANY, slow=ANY, seconds=ANY,
+    room=st.integers(),
+)  # fmt: skip
 
 
 @st.composite
@@ -64,6 +68,8 @@ MEMORIES = st.builds(
     calm=st.just(-1.0) | st.floats(0, 2000),
     minute=st.integers(-1, 40),
     recent=st.lists(st.floats(0, 200), max_size=30).map(tuple),
+    room=st.integers(0, 64),
+    pressed=st.floats(-1, 2000),
 )
 
 

@@ -19,6 +19,7 @@ from tests.cli_verbs.conftest import kill_all, mainspring
 from mainspring.cli.control_client import Control
 from mainspring.errors import MainspringError
 from mainspring.pipelines.registry import Registry
+from mainspring.runtimes.catalog import runtimes
 from mainspring.testing import misbehaving
 from mainspring.testing.faults import kill
 from mainspring.testing.users import Request, Users
@@ -211,7 +212,7 @@ class Scene:
 
     def users(self, make: Callable[[int, str], Request], rate: float, **more: Any) -> Users:
         """Users of the endpoint's API; use it as a context."""
-        language = self.spec()["serving"][self.endpoint].get("runtime") == "llamacpp"
+        language = runtimes()[self.spec()["serving"][self.endpoint].get("runtime", "onnx")].kind == "language"
         path = "/v1/chat/completions" if language else f"/v2/models/{self.endpoint}/infer"
         address = self.control.gateway()
         return Users(lambda: address, path, make, rate, then_path=f"/v2/models/{self.endpoint}/feedback", **more)

@@ -20,6 +20,7 @@ from mainspring.testing.streaming import CHAT, Told, ask_now, chat, raw, wire
 schemathesis = pytest.importorskip("schemathesis")
 
 V1 = (CHAT, "/v1/completions", "/v1/embeddings")
+OTHERS = ("/v1/models/delay:predict", "/predictions/delay")
 V2 = ("/v2/models/delay/infer", "/v2/models/delay/versions/1/infer", "/v2/models/delay/feedback")
 ROW = json.loads(infer_body({"x0": 1.0, "x1": 2.0, "x2": 0.25, "x3": -1.5}))
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -120,6 +121,21 @@ def tensor_bodies(draw: st.DrawFn) -> bytes:
     return _twisted(draw, encoded(good))
 
 
+@st.composite
+def row_bodies(draw: st.DrawFn) -> bytes:
+    """The same for TensorFlow Serving's and TorchServe's doors."""
+    row = {tensor["name"]: tensor["data"][0] for tensor in ROW["inputs"]}
+    row |= draw(st.dictionaries(st.sampled_from([*row, "other"]), VALUE, max_size=1))
+    columns = {name: [value, draw(ODD)] for name, value in row.items()}
+    good = draw(st.sampled_from([row, [row], [row, list(row.values())], columns, {"inputs": columns},
+                                 {"instances": [row, row]}, {"instances": [list(row.values())]}]))  # fmt: skip
+    if isinstance(good, dict):
+        good = good | draw(
+            st.dictionaries(st.sampled_from(["instances", "inputs", "signature_name"]), VALUE, max_size=1)
+        )
+    return _twisted(draw, encoded(good))
+
+
 def _twisted(draw: st.DrawFn, body: bytes) -> bytes:
     how = draw(st.sampled_from(["as it is"] * 6 + ["cut", "flip", "nest", "twice", "after", "bom"]))
     if how == "cut":
@@ -161,6 +177,21 @@ def test_bodies_for_language_models(stage: Stage, path: str, body: bytes) -> Non
 def test_bodies_for_predictive_models(stage: Stage, path: str, body: bytes) -> None:
     """Near-misses of the Open Inference Protocol."""
     assert_fair(ask_now(stage.address, body, path, timeout=10), is_v1=False)
+
+
+@given(path=st.sampled_from(OTHERS), body=row_bodies())
+@settings(max_examples=150)
+def test_bodies_at_the_other_doors(stage: Stage, path: str, body: bytes) -> None:
+    """Near-misses of what TensorFlow Serving and TorchServe are asked: an answer, or a 4xx in the door's shape."""
+    told = ask_now(stage.address, body, path, timeout=10)
+    assert told.is_whole
+    # Of a missing value the model makes NaN, which is the model's failure and no answer.
+    assert 200 <= told.status < 500 or b"the model gave no number" in told.body, told
+    if told.status >= 400:
+        said = told.json()
+        assert (
+            (said["code"], type(said["message"])) == (told.status, str) if path == OTHERS[1] else set(said) == {"error"}
+        )
 
 
 @given(path=st.sampled_from((*V1, *V2)), body=st.binary(max_size=300))
@@ -211,7 +242,8 @@ def sent_and_closed(address: str, request: bytes) -> bytes:
 
 SEGMENT = st.sampled_from(
     ["v1", "v2", "models", "chat", "completions", "infer", "delay", "..", "%2e%2e", "%00", "", "ready", "versions", "1",
-     "internal", "quiesce", "metrics", "openapi.json", "feedback", "\u00e9", "a" * 2_000, "?", "#", "*", "health",
+     "internal", "quiesce", "metrics", "openapi.json", "feedback",
+     "predictions", "delay:predict", "delay:", "metadata", "\u00e9", "a" * 2_000, "?", "#", "*", "health",
      "live"]
 )  # fmt: skip
 

@@ -8,9 +8,10 @@ import json
 import time
 from pathlib import Path
 
-from mainspring.gateway.exchange import HELD, OVER, Exchange, Outcome
+from mainspring.gateway.exchange import HELD, OVER, Exchange
 from mainspring.gateway.hub import Hub
 from mainspring.gateway.metrics import Metrics
+from mainspring.gateway.outcome import Outcome
 from mainspring.gateway.table import Table
 
 

@@ -101,3 +101,19 @@ def test_a_refusal_is_no_change(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         tokens.revoke(tmp_path, "k9")
     assert journal.changes(tmp_path) == ()
+
+
+def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:
+    """A change that holds no lock of the keys: refused before it is made, and its failure is written down."""
+    with pytest.raises(ZeroDivisionError), journal.recorded_alone(tmp_path, "trust", "late@1", "", "mlflow.db"):
+        _ = 1 // 0
+    (change,) = journal.changes(tmp_path)
+    assert (change.what, change.target, change.outcome) == ("trust", "late@1", "failed")
+    assert "(mlflow.db)" in change.who
+    (tmp_path / journal.NAME).unlink()
+    (tmp_path / journal.NAME).mkdir()
+    made = []
+    again = journal.recorded_alone(tmp_path, "trust", "late@1", "", "mlflow.db")
+    with pytest.raises(EnvironmentError_, match="nothing was changed"), again:
+        made.append(1)
+    assert made == []

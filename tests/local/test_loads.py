@@ -92,3 +92,61 @@ def test_a_clock_that_differs_is_not_the_future(tmp_path: Path) -> None:
     """A word that seems to come from later than now is of now."""
     say(tmp_path, "g0", 1, at=1005.0, chat=one())
     assert read(tmp_path, [worker("g0", 1)], 50.0, 1000.0)["chat"].at == 50.0
+
+
+def gauge(folder: Path, name: str, number: int, **more: Any) -> None:
+    """Write what the engine of a replica says."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    said = {"at": 1000.0, "pid": number, "endpoint": "chat", "held": 2.0, "most": 4.0, "requests": 7.0} | more
+    (folder / name / "gauges.json").write_text(json.dumps(said))
+
+
+def with_engines(folder: Path, *names: str) -> Any:
+    """The load of `chat`, with replicas of the process ids 20, 21, ... that have these names."""
+    say(folder / "loads", "g0", 1, chat=one(waiting=1, running=8))
+    seen = [worker("g0", 1), *(worker(name, 20 + i, kind="replica") for i, name in enumerate(names))]
+    return read(folder / "loads", seen, 50.0, 1000.5, folder)["chat"]
+
+
+def test_what_waits_in_engines_waits(tmp_path: Path) -> None:
+    """The same requests, counted where they are; and how many a replica works on that lets others wait."""
+    gauge(tmp_path, "chat-1-0", 20)
+    gauge(tmp_path, "chat-1-1", 21, held=1.0, most=2.0)
+    gauge(tmp_path, "chat-1-2", 22, held=0.0, most=1.0)
+    found = with_engines(tmp_path, "chat-1-0", "chat-1-1", "chat-1-2")
+    assert (found.waiting, found.running, found.room) == (4, 5, 3)
+
+
+def test_engines_never_let_more_wait_than_there_are(tmp_path: Path) -> None:
+    """What they say is a second old: it makes no requests."""
+    gauge(tmp_path, "chat-1-0", 20, held=100.0)
+    found = with_engines(tmp_path, "chat-1-0")
+    assert (found.waiting, found.running) == (9, 0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"at": 990.0},
+        {"at": 2000.0},
+        {"pid": 99},
+        {"endpoint": "other"},
+        {"held": 0.0},
+        {"held": "many"},
+        {"held": None},
+    ],
+    ids=["old", "of the future", "of an earlier process", "of another endpoint", "no queue", "torn", "null"],
+)
+def test_an_engine_that_is_not_believed(tmp_path: Path, said: dict[str, Any]) -> None:
+    """Then the gateway's own word stands."""
+    gauge(tmp_path, "chat-1-0", 20)
+    assert with_engines(tmp_path, "chat-1-0").room == 4
+    gauge(tmp_path, "chat-1-0", 20, **said)
+    found = with_engines(tmp_path, "chat-1-0")
+    assert (found.waiting, found.running, found.room) == (1, 8, 0)
+
+
+def test_engines_alone_are_no_load(tmp_path: Path) -> None:
+    """Where the gateway says nothing, nothing is known, whatever engines say."""
+    gauge(tmp_path, "chat-1-0", 20)
+    assert read(tmp_path / "loads", [worker("chat-1-0", 20, kind="replica")], 50.0, 1000.0, tmp_path) == {}

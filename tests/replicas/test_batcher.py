@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mainspring.replicas.onnx.batcher import Batcher, Job, Result
+from mainspring.replicas.oip.batcher import Batcher, Job, Result
 
 
 def run(jobs: list[int], size: int, wait: float = 0.01) -> tuple[list[int], list[Result]]:

@@ -20,7 +20,8 @@ import pytest
 
 from mainspring.artefacts.load import WEIGHTS
 from mainspring.errors import EnvironmentError_, MainspringError
-from mainspring.replicas.llamacpp.drain import drained, requests_inside, unsent
+from mainspring.replicas.asking import unsent
+from mainspring.replicas.llamacpp.drain import drained, requests_inside
 from mainspring.replicas.llamacpp.options import read_options
 from mainspring.testing.artefacts import chat_artefact, smollm2
 from mainspring.testing.serving import Process, Reply, Site, call

@@ -107,12 +107,15 @@ def test_language_endpoints_have_longer_patience() -> None:
     assert endpoint(runtime="llamacpp", timeout="30s").deadline == 30
 
 
-def test_llamacpp_runs_here_and_vllm_is_planned() -> None:
-    """`up` takes llama.cpp and refuses vLLM, by name."""
+def test_llamacpp_and_vllm_run_here_and_sglang_is_planned() -> None:
+    """`up` takes llama.cpp and vLLM and refuses SGLang, by name."""
     text = BASE + "    runtime: RUNTIME\n"
-    assert planned_only(parse(text.replace("RUNTIME", "llamacpp").encode(), "f")) == ()
-    reasons = planned_only(parse(text.replace("RUNTIME", "vllm").encode(), "f"))
-    assert reasons == ("`serving.chat.runtime` is `vllm`, and this version runs `onnx` and `llamacpp` only",)
+    for runs in ("llamacpp", "vllm"):
+        assert planned_only(parse(text.replace("RUNTIME", runs).encode(), "f")) == ()
+    reasons = planned_only(parse(text.replace("RUNTIME", "sglang").encode(), "f"))
+    assert len(reasons) == 1
+    assert reasons[0].startswith("`serving.chat.runtime` is `sglang`, and this version runs: `onnx`, `llamacpp`, ")
+    assert "`sglang`" not in reasons[0].split("runs:")[1]
 
 
 def test_headers_are_named_plainly() -> None:

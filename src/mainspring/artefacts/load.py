@@ -1,7 +1,7 @@
 """Reading and writing an artefact's folder, with its digest checked.
 
-What this is: `manifest.json` to and from `Manifest`, `model.onnx` as the bytes that were promised, and `model.gguf`
-as the file that was. Who calls it: packaging (writes), replica, gate and monitoring (read).
+What this is: `manifest.json` to and from `Manifest`, `model.onnx` as the bytes that were promised, `model.gguf` as the
+file that was, `model/` as the folder that was. Who calls it: packaging (writes), replica, gate and monitoring (read).
 What it must never do: unpickle, or hand out a model whose digest differs from its manifest's.
 """
 
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 
-from mainspring.artefacts.manifest import Manifest
+from mainspring.artefacts.external import digest_of_external, read_external
+from mainspring.artefacts.folders import digest_of_folder
+from mainspring.artefacts.manifest import FOLDERS, FORMATS, LANGUAGE, Manifest
 from mainspring.artefacts.settings import read_settings
 from mainspring.artefacts.weights import check_weights
 from mainspring.errors import ArtefactError, EnvironmentError_, InputError
@@ -23,9 +26,11 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 WEIGHTS = "model.gguf"
+FOLDER = "model"
 DATATYPES = frozenset({"BOOL", "INT64", "FP64", "FP32", "BYTES"})
 
 _AGAIN = "make the version again with `mainspring run`"
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def digest_of(content: bytes) -> str:
@@ -73,31 +78,66 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def _check(path: Path, manifest: Manifest) -> None:
-    if manifest.format == "onnx":
-        wrong = _wrong_predictive(manifest)
-    elif manifest.format == "gguf":
-        wrong = _wrong_language(manifest)
-    else:
-        wrong = f"its format `{manifest.format}` is not known"
+    wrong = wrong_with(manifest)
     if wrong:
         raise ArtefactError("artefact-broken", f"`{path}` is not usable: {wrong}", _AGAIN)
 
 
-def _wrong_predictive(manifest: Manifest) -> str:
+def wrong_with(manifest: Manifest) -> str:
+    """What makes a manifest unusable, in a sentence; "" for nothing."""
+    if manifest.format not in FORMATS:
+        return f"its format `{manifest.format}` is not known"
+    if bool(manifest.entry) != (manifest.format == "python"):
+        return "`entry`, a class of the user's own, belongs to the format `python`"
+    if manifest.format == "external":
+        return _wrong_external(manifest)
+    return _wrong_language(manifest) if manifest.format in LANGUAGE else _wrong_predictive(manifest)
+
+
+def _wrong_external(manifest: Manifest) -> str:
+    try:
+        language = read_external(manifest.settings).language
+    except InputError as error:
+        return error.message
+    if digest_of_external(manifest.settings) != manifest.digest:
+        return "its settings are not those that its digest is of"
+    if language:
+        return "a language model has no inputs" if manifest.inputs else ""
+    return _wrong_fields(manifest)
+
+
+def _wrong_fields(manifest: Manifest) -> str:
     names = [field.name for field in manifest.inputs]
     unknown = {field.datatype for field in manifest.inputs} - DATATYPES
-    wrong = ""
     if not names or len(set(names)) != len(names):
-        wrong = "its inputs are empty or have a name twice"
-    elif unknown:
-        wrong = f"its datatype `{min(unknown)}` is not known"
-    elif not manifest.features and any(field.datatype == "BYTES" for field in manifest.inputs):
+        return "its inputs are empty or have a name twice"
+    return f"its datatype `{min(unknown)}` is not known" if unknown else ""
+
+
+def _wrong_predictive(manifest: Manifest) -> str:
+    wrong = _wrong_fields(manifest)
+    numbers_only = manifest.format == "onnx" and not manifest.features
+    if wrong:
+        return wrong
+    if manifest.format == "python":
+        return _wrong_class(manifest)
+    if numbers_only and any(field.datatype == "BYTES" for field in manifest.inputs):
         wrong = "it has text inputs but no `features` function that turns them into numbers"
     elif manifest.features and not (manifest.code and manifest.columns):
         wrong = "it names `features` without `code` and `columns`"
     elif manifest.settings:
         wrong = "it has settings, which are of language models"
+    elif manifest.features and manifest.format != "onnx":
+        wrong = f"`features` is of models in the format `onnx`, and it is in `{manifest.format}`"
     return wrong
+
+
+def _wrong_class(manifest: Manifest) -> str:
+    if not _ENTRY.fullmatch(manifest.entry):
+        return f"its `entry: {manifest.entry[:60]}` is not `module:Class`"
+    if not manifest.code or manifest.features:
+        return "a class comes with the digest of its `code`, and without `features`"
+    return ""
 
 
 def _wrong_language(manifest: Manifest) -> str:
@@ -114,7 +154,8 @@ def load_model(folder: Path, manifest: Manifest) -> bytes:
     """The bytes of `model.onnx`; raises `ArtefactError` when missing or not what the manifest promised."""
     path = folder / MODEL
     if manifest.format != "onnx":
-        raise ArtefactError("artefact-unfit", f"`{folder}` holds a language model, which this runtime does not run")
+        what = "a language model" if manifest.format in LANGUAGE else f"a model in the format `{manifest.format}`"
+        raise ArtefactError("artefact-unfit", f"`{folder}` holds {what}, which this runtime does not run")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -140,3 +181,40 @@ def load_weights(folder: Path, manifest: Manifest) -> Path:
     path = folder / WEIGHTS
     check_weights(path, manifest.digest)
     return path
+
+
+def load_folder(folder: Path, manifest: Manifest) -> Path:
+    """The folder of a model that is one, checked; raises `ArtefactError` when missing or not what was promised.
+
+    `folder` is the artefact's. Every file is read once, in pieces (some 2 s for a gigabyte).
+    """
+    if manifest.format not in FOLDERS:
+        message = f"`{folder}` holds a model in the format `{manifest.format}`, which is no folder"
+        raise ArtefactError("artefact-unfit", message)
+    inside = folder / FOLDER
+    if digest_of_folder(inside, manifest.entry, manifest.code) != manifest.digest:
+        raise ArtefactError(
+            "artefact-changed",
+            f"`{inside}` is not the model that its manifest describes: its digest differs from `{manifest.digest}`",
+            "add it again with `mainspring models add`",
+        )
+    return inside
+
+
+def load_chosen(folder: Path, digest: str) -> Manifest:
+    """The manifest of an artefact that has to be a certain one; "" takes any. Raises `ArtefactError` for another."""
+    manifest = load_manifest(folder)
+    if digest not in ("", manifest.digest):
+        message = f"`{folder}` holds `{manifest.digest}`, and not `{digest}`, which was chosen"
+        raise ArtefactError("artefact-changed", message, "mainspring models list")
+    return manifest
+
+
+def check_model(folder: Path, manifest: Manifest) -> None:
+    """See that an artefact's model is there and unchanged, whatever its format; raises `ArtefactError`."""
+    if manifest.format == "onnx":
+        load_model(folder, manifest)
+    elif manifest.format == "gguf":
+        load_weights(folder, manifest)
+    elif manifest.format in FOLDERS:
+        load_folder(folder, manifest)

@@ -10,96 +10,26 @@ The only module that imports onnxruntime to answer requests. pandas is loaded wh
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from mainspring.artefacts import code
+from mainspring.artefacts.columns import Columns, canonical_column, canonical_frame
 from mainspring.artefacts.load import load_manifest, load_model
-from mainspring.artefacts.manifest import Field, Manifest
+from mainspring.artefacts.manifest import Manifest
 from mainspring.errors import ArtefactError, UserCodeError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Columns = Mapping[str, "npt.NDArray[Any] | Sequence[Any]"]
 Floats = npt.NDArray[np.float64]
+
+__all__ = ["Columns", "Floats", "Scorer", "canonical_column", "canonical_frame"]
 
 _CHUNK = 512  # rows in one call of the runtime
 _PROBE = (2, 3, 7, 32, _CHUNK)
-
-
-def canonical_column(values: Any, datatype: str) -> npt.NDArray[Any]:
-    """One raw field in its canonical form: float64 with NaN for null, or object of str with None for null.
-
-    Takes lists, arrays and pandas Series (also of nullable and string dtypes).
-    """
-    if datatype == "BYTES":
-        return _texts(values)
-    if hasattr(values, "to_numpy") and hasattr(values, "isna"):  # a pandas Series, of whatever dtype
-        values = values.to_numpy(dtype=np.float64, na_value=math.nan)
-    numbers = np.asarray(values)
-    if numbers.dtype == object:  # None for null
-        numbers = np.array([math.nan if v is None else v for v in numbers], dtype=np.float64)
-    elif numbers.dtype.kind not in "biuf":
-        raise TypeError(f"values of type {numbers.dtype} are not numbers")
-    if datatype == "FP32":
-        numbers = numbers.astype(np.float32)
-    return numbers.astype(np.float64, copy=False)
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _texts(values: Any) -> npt.NDArray[Any]:
-    if hasattr(values, "isna"):
-        null = np.asarray(values.isna())
-        values = values.to_numpy(dtype=object)
-    else:
-        null = None
-    texts = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        missing = value is None or (null[i] if null is not None else _is_nan(value))
-        texts[i] = None if missing else value if type(value) is str else str(value)
-    return texts
-
-
-@functools.lru_cache(maxsize=64)
-def _labels(fields: tuple[Field, ...]) -> tuple[pd.Index[Any], pd.Index[Any]]:
-    import pandas as pd
-
-    numbers = [field.name for field in fields if field.datatype != "BYTES"]
-    texts = [field.name for field in fields if field.datatype == "BYTES"]
-    return pd.Index(numbers, dtype=object), pd.Index(texts, dtype=object)
-
-
-def canonical_frame(columns: Columns | pd.DataFrame, fields: Sequence[Field], index: Any = None) -> pd.DataFrame:
-    """The frame that `features` gets, in training and in serving alike.
-
-    Numeric fields come first (float64, NaN for null), then text fields (object, None for null), each in
-    the manifest's order: two blocks, which pandas makes five times faster than single columns.
-    `columns` may be a DataFrame; `index` defaults to 0..n-1.
-    """
-    import pandas as pd
-
-    types = {field.name: field.datatype for field in fields}
-    numeric, textual = _labels(tuple(fields))
-    parts = []
-    if len(numeric) or not len(textual):
-        block = [canonical_column(columns[name], types[name]) for name in numeric]
-        parts.append(pd.DataFrame(np.array(block).T if block else None, columns=numeric, index=index, copy=False))
-    if len(textual):
-        # An explicit object dtype: otherwise pandas makes its own string dtype of text.
-        texts = np.array([canonical_column(columns[name], "BYTES") for name in textual], dtype=object).T
-        parts.append(pd.DataFrame(texts, columns=textual, index=index, dtype=object, copy=False))
-    return parts[0] if len(parts) == 1 else pd.concat(parts, axis=1)
 
 
 class Scorer:

@@ -42,7 +42,11 @@ class Finding:
 @pass_options
 def doctor(options: Options) -> int:
     """Check Python, packages, the stack file, port, folder, disk, controller. Exit status 1 when something is bad."""
-    findings = [finding for check in CHECKS for finding in _safely(check, options)]
+    return report([finding for check in CHECKS for finding in _safely(check, options)], options)
+
+
+def report(findings: list[Finding], options: Options) -> int:
+    """Write findings; the exit status, which is 1 when one is bad."""
     if options.output != "table":
         emit([asdict(f) for f in findings], options.output)
     else:

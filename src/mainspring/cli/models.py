@@ -1,6 +1,6 @@
-"""`mainspring models`: list, show and promote versions. Who calls it: `cli/main.py`.
+"""`mainspring models`: list, show and promote versions; add and trust are files beside this one.
 
-It asks the controller, and reads what a version is made of from its artefact's manifest.
+Who calls it: `cli/main.py`. It asks the controller, and reads what a version is made of from its artefact's manifest.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import click
 from mainspring.artefacts.load import load_manifest
 from mainspring.cli.client import Client
 from mainspring.cli.gate import GIVEN_UP, split, version_of
+from mainspring.cli.models_add import add
+from mainspring.cli.models_trust import cache, trust, untrust
 from mainspring.cli.output import Options, emit, pass_options, talk
 from mainspring.cli.status import moment
 from mainspring.errors import InputError, MainspringError, ObjectiveNotMet
@@ -20,7 +22,11 @@ from mainspring.errors import InputError, MainspringError, ObjectiveNotMet
 
 @click.group()
 def models() -> None:
-    """List, show and promote versions of models."""
+    """Add, list, show, trust and promote versions of models."""
+
+
+for _command in (add, trust, untrust, cache):
+    models.add_command(_command)
 
 
 @models.command("list")

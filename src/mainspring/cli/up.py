@@ -18,8 +18,11 @@ from mainspring.cli import starting
 from mainspring.cli.client import Client, NotUp
 from mainspring.cli.output import Options, pass_options, talk
 from mainspring.cli.plan import plan_rows, show
+from mainspring.cli.runtime import made
 from mainspring.cli.status import page
 from mainspring.errors import EnvironmentError_, InputError, MainspringError, StackError
+from mainspring.replicas import environment
+from mainspring.runtimes.catalog import runtimes
 from mainspring.stack.load import check, parse
 from mainspring.stack.model import Stack
 from mainspring.stack.notes import notes
@@ -71,6 +74,7 @@ def _start(options: Options, stack: Stack, *, yes: bool) -> None:
     if starting.digest(options.file.resolve()) != agreed:
         message = f"`{options.file}` changed in the meantime; nothing was done"
         raise InputError("stack-changed", message, "mainspring up")
+    _servers(stack)
     pid = starting.start(options.file.resolve())
     talk(f"the controller is up (process {pid})")
 
@@ -84,10 +88,26 @@ def _apply(options: Options, client: Client, stack: Stack, applied: dict[str, An
     rows = plan_rows(stack, _known(applied))
     show(rows, stack)
     _agree("apply this?", yes=yes)
+    _servers(stack)
     client.put("/v1/stack", text, expected=applied["revision"])
     talk("applied")
     if stack.orchestration.control == "act" and any(r.change == "~" and r.what.startswith("rollout/") for r in rows):
         talk("the replicas' new settings are rolled out: `mainspring rollout status -w`")
+
+
+def _servers(stack: Stack) -> None:
+    """Install what the model servers of the file need, while somebody looks on; what is there is left as it is."""
+    for name in sorted({endpoint.runtime for endpoint in stack.serving.values()}):
+        found = runtimes()[name]
+        lacks = environment.missing(found)
+        if lacks:
+            told = ", ".join(f"`{one.name}`" for one in lacks)
+            raise EnvironmentError_(
+                "runtime-needs", f"{found.title} needs {told}, not on this machine", lacks[0].install
+            )
+        if found.environment and environment.find(found) is None:
+            talk(f"installing {found.title} for `runtime: {name}`; once for all stacks of this user")
+            made(found)
 
 
 def _known(applied: dict[str, Any]) -> Stack | None:

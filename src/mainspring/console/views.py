@@ -63,7 +63,7 @@ def endpoints(look: Look, judged: Sequence[Record] = ()) -> list[Json]:
                 "champion": model.champion if model else "",
                 "previous": model.previous if model else "",
                 "ready": any(r["replicas"] and r["share"] for r in revisions),
-                "kind": spec.server.kind,
+                "kind": "language" if spec.is_language else "predictive",
                 "runtime": spec.runtime,
                 "options": list(spec.words),
                 "replicas_wanted": len(replicas(look.desired.stack, name, "", count_of(memory, name, spec, regions))),

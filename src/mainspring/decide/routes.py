@@ -23,6 +23,11 @@ class RevisionRoute:
     names: tuple[str, ...] = ()  # the process of each replica, in their order ("chat-3-0"); empty: not known
     regional: dict[str, int] = field(default_factory=dict)  # region: the weight for its requests, in place of `weight`
     slots: int = 0  # requests that one of its replicas works on at once; 0: the endpoint's `slots`
+    protocol: str = "mainspring"  # what its replicas speak: a file of `wire/dialects`
+    model: str = ""  # what they call the model; "": they don't ask for its name
+    inputs: tuple[tuple[str, str], ...] = ()  # the fields of a request, in order: name, datatype; empty: not known
+    output: str = ""  # the name of the answer's tensor
+    keep_alive: bool | None = None  # connections to them are used again; None: as the endpoint says
 
     def weight_in(self, region: str) -> int:
         """The weight for the requests of a region; "" for those that no region has a weight of its own for."""

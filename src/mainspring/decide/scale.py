@@ -53,6 +53,8 @@ CLEARED = 0.5
 KEPT = 2.0
 KEPT_LEAST, KEPT_MOST = 30.0, 300.0
 """Seconds that a replica which isn't needed is kept, where nobody says: what is dear to have again is kept longer."""
+ROOM = 600.0
+"""Seconds that a replica is taken to work on no more at once than engines showed when they let requests wait."""
 LITTLE = 0.05
 """Busy slots of an earlier week that are too few to hold a replica ready for, where there may be none."""
 
@@ -68,6 +70,7 @@ class Load:
     rate: float  # requests that came, a second, over the last 10 s
     slow: float  # the same over the last 60 s
     seconds: float  # mean seconds with a replica, of those that ended in the last 60 s; nan: none ended
+    room: int = 0  # requests that one replica works on at once, as engines show that let others wait; 0: none does
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class Scaling:
     minute: int = -1  # of the last of `recent`
     recent: tuple[float, ...] = ()  # demand in busy slots, a value a minute
     hours: Hours = field(default_factory=Hours)
+    room: int = 0  # requests that one replica was seen to work on at once, while others waited in it; 0: not of late
+    pressed: float = -1.0  # when it was, to `STEP` of `ROOM`; -1: not of late
 
     @property
     def load_seconds(self) -> float:
@@ -223,7 +228,7 @@ def _bounds(rules: Rules, wall: float) -> tuple[int, int, str]:
 
 
 def _sound(load: Load) -> bool:
-    numbers = (load.at, load.waiting, load.running, load.oldest, load.rate, load.slow)
+    numbers = (load.at, load.waiting, load.running, load.oldest, load.rate, load.slow, load.room)
     return all(math.isfinite(one) for one in numbers) and min(numbers[1:]) >= 0 and not math.isinf(load.seconds)
 
 
@@ -244,6 +249,7 @@ def _learned(rules: Rules, load: Load, memory: Scaling, mono: float, wall: float
         memory = replace(memory, blind=False, asked=mono if fresh else max(memory.asked, load.at))
     if load.seconds > 0.0 and abs(load.seconds - memory.seconds) > 0.1 * memory.seconds:
         memory = replace(memory, seconds=round(load.seconds, 6))
+    memory = _roomed(load, memory, mono)
     busy = load.slow * _seconds(load, memory)
     minute = int(mono // MINUTE)
     if minute != memory.minute and (busy > 0.0 or memory.recent):
@@ -252,6 +258,21 @@ def _learned(rules: Rules, load: Load, memory: Scaling, mono: float, wall: float
         memory = replace(memory, minute=minute, recent=recent if any(recent) else ())
     hours = noted(memory.hours, busy, wall)
     return memory if hours is memory.hours else replace(memory, hours=hours)
+
+
+def _roomed(load: Load, memory: Scaling, mono: float) -> Scaling:
+    """What engines show of how much they really work on at once: a full KV cache makes it less than their slots."""
+    if load.room > 0:
+        known = abs(load.room - memory.room) <= 1 and mono - memory.pressed <= STEP * ROOM
+        return memory if known and memory.room else replace(memory, room=load.room, pressed=mono)
+    gone = memory.room and mono - memory.pressed > ROOM
+    return replace(memory, room=0, pressed=-1.0) if gone else memory
+
+
+def _at_once(rules: Rules, memory: Scaling) -> int:
+    """Requests that one replica works on at once: its slots, or the fewer that it was seen to have room for."""
+    slots = rules.slots or memory.room or max(1, math.ceil(rules.queue))
+    return min(slots, memory.room) if memory.room else slots
 
 
 def _seconds(load: Load, memory: Scaling) -> float:
@@ -271,7 +292,7 @@ def _alone(rules: Rules, load: Load, memory: Scaling, mono: float) -> bool:
 
 def _need(rules: Rules, load: Load, ready: int, before: int, memory: Scaling, wall: float, *, alone: bool) -> Need:
     """How many replicas the load asks for; where nobody has asked for long (`alone`), earlier weeks alone do."""
-    at_once = rules.slots or max(1, math.ceil(rules.queue))
+    at_once = _at_once(rules, memory)
     seconds = _seconds(load, memory)
     here = load.waiting + load.running
     least = 1 if here > 0 or load.rate > 0.0 else 0
@@ -315,6 +336,8 @@ def _told(load: Load, demand: float, usual: float, left: float, seconds: float, 
     work = load.waiting * seconds
     said = [f"{load.waiting} waiting, {work:.2g} s of work"] if load.waiting else []
     said.append(f"{load.rate:.3g} requests/s of {seconds:.2g} s each")
+    if load.room:
+        said.append(f"a replica works on {load.room} at once and lets others wait")
     if usual > demand:
         said.append(f"earlier weeks had {usual:.3g} busy slots at this hour")
     if left >= 1.0:

@@ -13,9 +13,10 @@ import msgspec
 from mainspring.gateway import errors, tail
 from mainspring.gateway.accounts import Account, Charge
 from mainspring.gateway.desk import LEFT, Desk, signed, unit
-from mainspring.gateway.exchange import FLOWING, OVER, SENT, Exchange, Outcome
+from mainspring.gateway.exchange import FLOWING, OVER, SENT, Exchange
 from mainspring.gateway.log import Begun, Row, row
 from mainspring.gateway.metrics import Counts
+from mainspring.gateway.outcome import Outcome
 from mainspring.gateway.routing import Endpoint, chance
 from mainspring.wire.http1 import EVENTS, Request
 

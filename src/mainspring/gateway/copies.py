@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mainspring.gateway import asking, tail
-from mainspring.gateway.exchange import Outcome
 from mainspring.gateway.hub import Hub
 from mainspring.gateway.log import Log, Row, row
 from mainspring.gateway.mirror import Errand
+from mainspring.gateway.outcome import Outcome
 
 if TYPE_CHECKING:
     from mainspring.gateway.completion import Completion

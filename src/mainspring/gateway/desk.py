@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _SHORT = 0.05  # seconds; who is done within this is written down once, at the end
 _TELL = 0.5  # seconds between two words on which requests have ended
+_LONGEST_ID = 128
+_ID_BYTES = frozenset(range(0x21, 0x7F))
 LEFT = 499
 """The status of a request whose client left before there was an answer (nginx's number)."""
 AGAIN = b"retry-after: 1\r\n"
@@ -72,7 +74,7 @@ class Desk:
     ) -> None:  # fmt: skip
         self.hub, self.table, self.metrics = hub, hub.table, hub.metrics
         self.log, self.mirror, self.copies, self.tokens, self.accounts = log, mirror, copies, tokens, accounts
-        self.upstream_key = upstream_key  # the lines of a header that replicas are asked with
+        self.upstream_key = hub.upstream_key = upstream_key  # the lines of a header that replicas are asked with
         self._stem = os.urandom(10).hex().encode()
         self._made = 0
         self._counted = 0
@@ -83,6 +85,15 @@ class Desk:
         """An id for a request that has none: 32 hexadecimal digits, never the same twice."""
         self._made += 1
         return b"%b%012x" % (self._stem, self._made)
+
+    def id_of(self, request: Request) -> bytes:
+        """The client's `x-request-id` if it can stand in a header and a log, else one of ours."""
+        return self.given_id(request) or self.made_id()
+
+    def given_id(self, request: Request) -> bytes:
+        """The client's `x-request-id`; empty when there is none, or it can't stand in a header and a log."""
+        given = request.headers.get(b"x-request-id", b"")
+        return given if len(given) <= _LONGEST_ID and _ID_BYTES.issuperset(given) else b""
 
     def number(self) -> int:
         """The number of a request, by which its beginning and its end are matched."""

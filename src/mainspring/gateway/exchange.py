@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 from mainspring.decide import retry
 from mainspring.decide.affinity import EACH
 from mainspring.gateway.connection import GARBAGE, Link
+from mainspring.gateway.outcome import Outcome
 from mainspring.gateway.routing import Asked, Endpoint, Revision
 from mainspring.gateway.upstream import Upstream
+from mainspring.wire.dialects import Call, Garbage, NotAsked, Speech
+from mainspring.wire.request import error_body
 
 if TYPE_CHECKING:
     from mainspring.gateway.hub import Hub
@@ -31,36 +34,14 @@ PATIENCE = 1.0
 NEW, HELD, SENT, FLOWING, DYING, OVER = range(6)
 
 
-class Outcome:
-    """What came of a request."""
-
-    __slots__ = (
-        "body", "code", "compute", "error", "header", "is_answer", "revision", "status", "tries", "upstream",
-        "version", "wait",
-    )  # fmt: skip
-
-    def __init__(self, status: int, body: bytes, tries: int = 1, error: str = "") -> None:
-        self.status = status
-        self.body = body
-        self.revision = self.version = ""
-        self.header = b""  # the revision's name, for a header
-        self.tries = tries
-        self.upstream = 0.0  # seconds of the last try
-        self.compute = 0.0  # seconds that the replica charges
-        self.error = error
-        self.code = ""  # of the error, where its status does not say it
-        self.is_answer = False  # a replica's own answer, whatever its status
-        self.wait = b""  # the replica's `Retry-After`
-
-
 class Exchange:
     """One request on its way. Subclasses say what is done when it is over."""
 
     is_live = False  # a client waits for it, and it counts in its endpoint's queue
     __slots__ = (
-        "asked", "avoid", "body", "due", "endpoint", "failed", "fixed", "headers", "hub", "line", "link", "lone",
-        "orphan", "prefill", "probe", "replica", "revision", "route", "sent_at", "since", "state", "streams", "tenant",
-        "tries", "turned", "unbegun", "until", "upstream", "upstream_s", "work",
+        "asked", "avoid", "body", "call", "due", "endpoint", "failed", "fixed", "headers", "hub", "line", "link",
+        "lone", "orphan", "prefill", "probe", "replica", "revision", "route", "sent_at", "since", "speech", "state",
+        "streams", "tenant", "tries", "turned", "unbegun", "until", "upstream", "upstream_s", "work",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +53,8 @@ class Exchange:
         self.line, self.headers, self.body = line, headers, body
         self.fixed = fixed  # the revision that has to answer; "" for the one that it falls on
         self.asked: Asked | None = None
+        self.speech: Speech | None = None  # what its replica is asked in; None: as the request stands
+        self.call: Call | None = None  # the request in those words
         self.streams = False
         self.state = NEW
         self.since = time.monotonic()
@@ -99,6 +82,10 @@ class Exchange:
     def chance(self) -> float:
         """The number in [0, 1) that the revision is chosen by."""
         return 0.0
+
+    def called(self) -> str:
+        """The id that an answer is to carry where the body names none; "" where it does not matter."""
+        return ""
 
     def came(self) -> float:
         """The event time of a live request; of others infinity, since nobody waits for their end."""
@@ -150,6 +137,8 @@ class Exchange:
         if upstream is None:
             self._hold(woken)
             return
+        if revision.speech is not self.speech and not self._put(revision.speech):
+            return
         self.state = SENT
         self.upstream = upstream
         self.replica = upstream.name
@@ -162,7 +151,24 @@ class Exchange:
         if first > 0.0 and (self.streams or not route.is_language):
             self.due = min(self.until, time.monotonic() + route.routes.connect_s + first)
         self.sent_at = time.perf_counter()
-        upstream.send(self, self.line, self.headers, self.body, fresh=self.tries > 0)
+        if self.call is None:
+            upstream.send(self, self.line, self.headers, self.body, fresh=self.tries > 0)
+        else:
+            upstream.send(self, self.call.line, self.call.headers, self.call.body, fresh=self.tries > 0)
+
+    def _put(self, speech: Speech | None) -> bool:
+        """Put the request into what its replica speaks; False: that can't be done, and it is over."""
+        self.speech = self.call = None
+        if speech is not None:
+            try:
+                call = speech.ask(self.body, self.called())
+            except NotAsked as error:
+                self.refuse(error.status, error.message)
+                return False
+            call.headers = call.headers + self.hub.upstream_key + self.headers if call.line else self.headers
+            call.line = call.line or self.line
+            self.speech, self.call = speech, call
+        return True
 
     @property
     def origin(self) -> int:
@@ -239,6 +245,14 @@ class Exchange:
         self._sign(outcome)
         self._settle(outcome)
 
+    def refuse(self, status: int, message: str) -> None:
+        """Over, because of what the request says: that is an answer, as a replica's own refusal is."""
+        self.finish()
+        outcome = Outcome(status, error_body(message), max(self.tries, 1), message if status >= 500 else "")
+        outcome.is_answer = True
+        self._sign(outcome)
+        self._settle(outcome)
+
     def _settle(self, outcome: Outcome) -> None:
         try:
             self.over(outcome)
@@ -256,13 +270,21 @@ class Exchange:
 
     def answered(self, status: int, body: bytes, compute: float, wait: bytes) -> None:
         """The whole answer is there."""
-        upstream = self.upstream
+        upstream, speech, call = self.upstream, self.speech, self.call
+        if speech is not None and call is not None:
+            try:
+                status, body = speech.answer(call, status, body)
+            except Garbage as error:
+                self.broke(GARBAGE, str(error))
+                return
         if upstream is not None:
             upstream.health.answered(status, self.probe)
         self.release()
         self.finish()
         self.route.traffic.served += 1
         outcome = Outcome(status, body, self.tries + 1, "" if status < 500 else body[:500].decode(errors="replace"))
+        if speech is not None and status == 200 and not compute:  # a foreign server does not say what it used
+            compute = self.upstream_s * self.route.routes.slot_cores
         outcome.compute, outcome.wait, outcome.is_answer = compute, wait, True
         self._sign(outcome)
         self._settle(outcome)

@@ -35,6 +35,7 @@ class Hub:
 
     def __init__(self, table: Table, metrics: Metrics, processes: Path | None = None) -> None:
         self.table, self.metrics = table, metrics
+        self.upstream_key = b""  # the lines of a header that servers of others are asked with
         self._processes = processes
         self.active: set[Exchange] = set()
         self._held: dict[tuple[str, str], Line] = {}

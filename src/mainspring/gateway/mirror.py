@@ -24,9 +24,10 @@ import msgspec
 from mainspring.decide import retry
 from mainspring.facts.records import PredictionRecord
 from mainspring.gateway import wire
-from mainspring.gateway.exchange import DYING, OVER, Exchange, Outcome
+from mainspring.gateway.exchange import DYING, OVER, Exchange
 from mainspring.gateway.hub import Hub
 from mainspring.gateway.log import Log, Position
+from mainspring.gateway.outcome import Outcome
 from mainspring.wire.process import write_whole
 
 log = logging.getLogger(__name__)

@@ -30,10 +30,8 @@ PATHS = {
 }
 _MODELS = b"/v1/models"
 _CHALLENGE = b"www-authenticate: Bearer\r\n"
-_LONGEST_ID = 128
 _MOST_CONTEXT = 8_192  # tokens, where neither the stack file nor a limit says
 _MOST_OUTPUT = 4_096  # tokens that an answer gets under a limit, where the request does not say
-_ID_BYTES = frozenset(range(0x21, 0x7F))
 _encode = msgspec.json.Encoder().encode
 
 
@@ -271,10 +269,7 @@ class OpenAiDoor:
 
     def id_of(self, request: Request) -> bytes:
         """The client's `x-request-id` if it can stand in a header and a log, else one of ours."""
-        given = request.headers.get(b"x-request-id")
-        if given is not None and 0 < len(given) <= _LONGEST_ID and _ID_BYTES.issuperset(given):
-            return given
-        return self._desk.made_id()
+        return self._desk.id_of(request)
 
     def _id_line(self, request: Request) -> bytes:
         return b"x-request-id: %b\r\n" % self.id_of(request)

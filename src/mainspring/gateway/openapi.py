@@ -15,7 +15,9 @@ from mainspring.gateway import asking, wire
 
 _OPENAI_ERRORS = (400, 401, 404, 405, 408, 413, 415, 429, 431, 500, 501, 502, 503, 504)
 _OIP_ERRORS = (400, 401, 404, 405, 408, 413, 415, 431, 500, 502, 503, 504)
+_PREDICTION_ERRORS = (*_OIP_ERRORS, 403, 429)
 _WORDS = {
+    403: "this key's tenant may not use it (any more)",
     400: "the request is not valid", 401: "no token, or one that is not good", 404: "there is nothing by this name",
     405: "another method is answered here", 408: "the request took too long to come in", 413: "the body is too large",
     415: "the body is compressed", 429: "the queue is full: `Retry-After` says when to come back",
@@ -27,6 +29,14 @@ _WORDS = {
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _either(*names: str) -> dict[str, Any]:
+    return {"anyOf": [_ref(name) for name in names]}
+
+
+def _unready(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"503": {"description": _WORDS[503], "content": answer}}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +87,18 @@ def _asked(wanted: str, schema: dict[str, Any], *, streams: bool) -> dict[str, A
     }
     refused = {name: {"type": "null"} for name in asking.ENGINE_FIELDS}
     return {"type": "object", "required": ["model", wanted], "properties": fields | refused}
+
+
+_PREDICT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "signature_name": {"enum": ["serving_default", "", None]},
+        "instances": {"type": "array", "minItems": 1},
+        "inputs": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "array"}},
+    },
+    "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+}
+"""TensorFlow Serving's rows or columns."""
 
 
 def _schemas() -> dict[str, Any]:
@@ -157,17 +179,46 @@ def _schemas() -> dict[str, Any]:
     }
 
 
+def _other_schemas() -> dict[str, Any]:
+    """Of TensorFlow Serving's and TorchServe's words."""
+    return {
+        "Predict": _PREDICT,
+        "Predicted": {
+            "type": "object",
+            "properties": {"predictions": {"type": "array"}, "outputs": {"type": "array"}},
+            "minProperties": 1,
+        },
+        "Status": {
+            "type": "object",
+            "required": ["model_version_status"],
+            "properties": {"model_version_status": {"type": "array", "items": {"type": "object"}}},
+        },
+        "TorchServeError": {
+            "type": "object",
+            "required": ["code", "type", "message"],
+            "properties": {
+                "code": {"type": "integer"},
+                "type": {"type": "string"},
+                "message": {"type": "string"},
+            },
+        },
+    }
+
+
+_NAME: dict[str, Any] = {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}}
+_VERSION: dict[str, Any] = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
 def _paths() -> dict[str, Any]:
     openai, oip = _errors(_OPENAI_ERRORS, "Error"), _errors(_OIP_ERRORS, "OipError")
+    v1 = openai | {status: told | {"content": _json(_either("Error", "OipError"))} for status, told in oip.items()}
     either = _json(_ref("Answer")) | {"text/event-stream": {"schema": {"type": "string"}}}
     answer = _json(_ref("Answer"))
-    name = {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}}
-    version = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
     paths: dict[str, Any] = {
         "/v1/models": {"get": _get("The models", _json(_ref("Models")), openai, "models", secured=True)},
         "/v1/models/{endpoint}": {
-            "parameters": [name],
-            "get": _get("One model", _json(_ref("Model")), openai, "model", secured=True),
+            "parameters": [_NAME],
+            "get": _get("One model", _json(_either("Model", "Status")), v1, "model", secured=True),
         },
         "/v1/chat/completions": {"post": _post("A chat completion", _json(_ref("Chat")), either, openai, "chat")},
         "/v1/completions": {"post": _post("A completion", _json(_ref("Completion")), either, openai, "complete")},
@@ -176,18 +227,19 @@ def _paths() -> dict[str, Any]:
         "/v2/health/live": {"get": _get("Whether it lives", answer, oip, "live")},
         "/v2/health/ready": {"get": _get("Whether it has routes", answer, oip, "ready")},
         "/v2/models/{endpoint}/feedback": {
-            "parameters": [name],
+            "parameters": [_NAME],
             "post": _post("Outcomes that became known, and ratings", _json(_ref("Feedback")), answer, oip, "feedback"),
         },
+        "/ping": {"get": _get("Whether it has routes", answer, oip | _unready(answer), "ping")},
         "/metrics": {"get": _get("Counters", {"text/plain": {"schema": {"type": "string"}}}, oip, "metrics")},
         "/openapi.json": {"get": _get("This document", answer, oip, "openapi")},
     }
     for at, parameters, id in (
-        ("/v2/models/{endpoint}", [name], ""),
-        ("/v2/models/{endpoint}/versions/{version}", [name, version], "Version"),
+        ("/v2/models/{endpoint}", [_NAME], ""),
+        ("/v2/models/{endpoint}/versions/{version}", [_NAME, _VERSION], "Version"),
     ):
         described = _get("What a model takes and gives", _json(_ref("Named")), oip, f"model{id}Metadata", secured=True)
-        unready = oip | {"503": {"description": _WORDS[503], "content": answer}}
+        unready = oip | _unready(answer)
         paths[at] = {"parameters": parameters, "get": described}
         paths[f"{at}/ready"] = {
             "parameters": parameters,
@@ -200,6 +252,40 @@ def _paths() -> dict[str, Any]:
     return paths
 
 
+def _other_paths() -> dict[str, Any]:
+    """Predictive endpoints in the words of TensorFlow Serving and TorchServe."""
+    tf, torch = _errors(_PREDICTION_ERRORS, "OipError"), _errors(_PREDICTION_ERRORS, "TorchServeError")
+    asked, told, anything = _json(_ref("Predict")), _json(_ref("Predicted")), _json({})
+    described = _json(_ref("Answer"))
+    one, both = [_NAME], [_NAME, _VERSION]
+    return {
+        "/v1/models/{endpoint}:predict": {
+            "parameters": one,
+            "post": _post("A prediction, as TensorFlow Serving is asked", asked, told, tf, "tfPredict"),
+        },
+        "/v1/models/{endpoint}/versions/{version}:predict": {
+            "parameters": both,
+            "post": _post("A prediction of a version, as TensorFlow Serving is asked", asked, told, tf, "tfPredictV"),
+        },
+        "/v1/models/{endpoint}/versions/{version}": {
+            "parameters": both,
+            "get": _get("Whether a version is ready", _json(_ref("Status")), tf, "tfStatus", secured=True),
+        },
+        "/v1/models/{endpoint}/metadata": {
+            "parameters": one,
+            "get": _get("What a model takes and gives, as a signature", described, tf, "tfMetadata", secured=True),
+        },
+        "/predictions/{endpoint}": {
+            "parameters": one,
+            "post": _post("A prediction, as TorchServe is asked", anything, anything, torch, "torchPredict"),
+        },
+        "/predictions/{endpoint}/{version}": {
+            "parameters": both,
+            "post": _post("A prediction of a version, as TorchServe is asked", anything, anything, torch, "torchV"),
+        },
+    }
+
+
 @cache
 def document() -> bytes:
     """The document, as JSON."""
@@ -207,9 +293,9 @@ def document() -> bytes:
         {
             "openapi": "3.1.0",
             "info": {"title": "Mainspring's gateway", "version": "1"},
-            "paths": _paths(),
+            "paths": _paths() | _other_paths(),
             "components": {
-                "schemas": _schemas(),
+                "schemas": _schemas() | _other_schemas(),
                 "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             },
         }

@@ -23,6 +23,7 @@ from mainspring.gateway.lately import Lately
 from mainspring.gateway.learned import Learned
 from mainspring.gateway.prefix import Blocks, PrefixIndex
 from mainspring.gateway.upstream import Upstream
+from mainspring.wire.dialects import Served, spoken
 
 _SESSIONS = 65_536
 _WINDOW = 5.0  # seconds; a rate is of this and of the window before it
@@ -102,9 +103,13 @@ class Revision:
     """One version behind an endpoint, with its replicas."""
 
     def __init__(
-        self, route: RevisionRoute, upstreams: list[Upstream], routes: EndpointRoutes, beliefs: Beliefs
-    ) -> None:
+        self, route: RevisionRoute, upstreams: list[Upstream], routes: EndpointRoutes, beliefs: Beliefs,
+        endpoint: str = "",
+    ) -> None:  # fmt: skip
         self.name, self.version = route.name, route.version
+        inputs = tuple((name, datatype) for name, datatype in route.inputs)
+        self.served = Served(endpoint, route.version, route.model or endpoint, inputs, route.output)
+        self.speech = spoken(route.protocol, self.served)  # None: requests go as they are
         self.header = route.name.encode("ascii", "replace")
         self.upstreams = upstreams
         self._beliefs = beliefs

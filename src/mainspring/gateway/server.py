@@ -1,6 +1,8 @@
 """The data plane: one door for all endpoints, by name.
 
     /v1/...                                OpenAI's API (`openai`)
+    /v1/models/{endpoint}[...]:predict     TensorFlow Serving's REST API (`tfserving`)
+    /predictions/{endpoint}[/{version}]    TorchServe's inference API (`torchserve`), with its GET /ping
     /v2/models/{endpoint}...               the Open Inference Protocol v2 (`oip`)
     GET  /v2, /v2/health/live, /v2/health/ready
     GET  /openapi.json                     all of it, described
@@ -24,6 +26,9 @@ from mainspring.gateway import errors, openapi
 from mainspring.gateway.desk import Desk
 from mainspring.gateway.oip import OipDoor
 from mainspring.gateway.openai import OpenAiDoor
+from mainspring.gateway.tfserving import TfServingDoor
+from mainspring.gateway.torchserve import TorchServeDoor
+from mainspring.wire.dialects import torchserve_client
 from mainspring.wire.http1 import TEXT, Request, error_body
 
 log = logging.getLogger(__name__)
@@ -38,11 +43,13 @@ class Gateway:
         self._desk = desk
         self._tasks: set[asyncio.Task[None]] = set()
         self._openai, self._oip = OpenAiDoor(desk), OipDoor(desk)
+        self._tfserving, self._torchserve = TfServingDoor(desk), TorchServeDoor(desk)
         self.draining = False
         self._get: dict[bytes, Callable[[Request], object]] = {
             b"/v2": lambda r: r.reply(200, b'{"name":"mainspring","version":"1","extensions":["binary_tensor_data"]}'),
             b"/v2/health/live": lambda r: r.reply(200, b'{"live":true}'),
             b"/v2/health/ready": self._ready,
+            b"/ping": self._ping,
             b"/metrics": self._metrics_page,
             b"/openapi.json": lambda r: r.reply(200, openapi.document()),
             b"/internal/quiesce": self._quiesce_begin,
@@ -55,9 +62,12 @@ class Gateway:
         try:
             path = request.path
             if path.startswith(b"/v1/"):
-                self._openai.handle(request)
+                if not (path.startswith(b"/v1/models/") and self._tfserving.handle(request)):
+                    self._openai.handle(request)
             elif path.startswith(b"/v2/models/"):
                 self._oip.handle(request, path[11:].split(b"/"))
+            elif path.startswith(b"/predictions/"):
+                self._torchserve.handle(request, path[13:].split(b"/"))
             elif path not in self._get:
                 message = "there is nothing at this path; try `/v1/chat/completions` or `/v2/models/ENDPOINT/infer`"
                 self._desk.reject(request, 404, "path", message)
@@ -74,6 +84,10 @@ class Gateway:
     def _ready(self, request: Request) -> None:
         ready = self._desk.table.epoch is not None and not self.draining
         request.reply(200 if ready else 503, _encode({"ready": ready}))
+
+    def _ping(self, request: Request) -> None:
+        ready = self._desk.table.epoch is not None and not self.draining
+        request.reply(200 if ready else 503, _encode({"status": "Healthy" if ready else "Unhealthy"}))
 
     def _metrics_page(self, request: Request) -> None:
         desk = self._desk
@@ -135,4 +149,6 @@ class Gateway:
 
 def wording(path: bytes, status: int, message: str) -> bytes:
     """The body of an error, in the words of the API that its path belongs to."""
-    return errors.body(status, message) if path.startswith(b"/v1") else error_body(message)
+    if path.startswith(b"/predictions/"):
+        return torchserve_client.error(status, message)
+    return errors.body(status, message) if path.startswith(b"/v1") and b":" not in path else error_body(message)

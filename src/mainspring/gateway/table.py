@@ -97,7 +97,7 @@ class Table:
                 upstream = upstreams.get(address) or self._upstreams.get(address) or Upstream(address, self._revived)
                 region = numbers.get(route.regions[i], -1) if i < len(route.regions) else -1
                 upstream.setup(
-                    keep_alive=routes.keep_alive,
+                    keep_alive=routes.keep_alive if route.keep_alive is None else route.keep_alive,
                     connect=routes.connect_s,
                     limit=STREAMS if routes.kind == "language" else MAX_CONNECTIONS,
                     name=route.names[i] if i < len(route.names) else "",
@@ -105,7 +105,7 @@ class Table:
                 )
                 upstreams[address] = upstream
                 found.append(upstream)
-            revisions.append(Revision(route, found, routes, self.beliefs))
+            revisions.append(Revision(route, found, routes, self.beliefs, name))
         return Endpoint(name, routes, revisions, self.traffic.setdefault(name, Traffic()), numbers)
 
     def _revived(self) -> None:

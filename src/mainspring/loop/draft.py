@@ -21,7 +21,7 @@ from mainspring.loop.memory import (
 )
 from mainspring.loop.plan import Action, Answer, Condition, Event, Fence, Plan, Record, Step, Waiting, step_id
 from mainspring.loop.readings import Query, Reading, Readings, Unknown
-from mainspring.loop.snapshot import Desired, Now, Observed, ProcessSeen, Request
+from mainspring.loop.snapshot import Desired, Now, Observed, ProcessSeen, Request, VersionSeen
 
 R = TypeVar("R", bound=Reading)
 
@@ -146,6 +146,10 @@ class Draft:
         """The answer to a query, or Unknown; never an error."""
         reading = self.s.readings.get(query, Unknown("nobody asked"))
         return reading if isinstance(reading, kind | Unknown) else Unknown(f"{type(reading).__name__} came instead")
+
+    def version(self, model: str, number: str) -> VersionSeen | None:
+        """A version as the registry shows it."""
+        return next((v for v in self.s.observed.versions if v.model == model and v.number == number), None)
 
     def process(self, name: str) -> ProcessSeen | None:
         """A process as it is seen."""

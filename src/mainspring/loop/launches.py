@@ -13,6 +13,8 @@ from dataclasses import fields, replace
 from mainspring.loop.draft import Draft
 from mainspring.loop.labels import generation, label
 from mainspring.loop.memory import EndpointMemory, Launch, RolloutMemory
+from mainspring.runtimes.catalog import runtimes
+from mainspring.runtimes.descriptor import read_words
 from mainspring.stack.serving import Endpoint
 
 
@@ -139,6 +141,14 @@ def _tell(draft: Draft, name: str, kept: EndpointMemory, asked: Launch) -> None:
     else:
         message = f"the stack file's settings are not live yet ({what})"
         draft.condition(about, "Settings", ok=None, reason="RollsOut", message=message)
+
+
+def protocol_of(launch: Launch) -> str:
+    """What replicas with these settings speak: a runtime's own protocol, or an external server's."""
+    runtime = runtimes().get(launch.runtime)
+    if runtime is None:
+        return "mainspring"
+    return read_words(launch.options).protocol if runtime.foreign else runtime.protocol
 
 
 def slots_of(launch: Launch) -> int:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from mainspring.decide.limits import NANO, Limit, Measure, Period
 from mainspring.decide.routes import TenantRoute
+from mainspring.runtimes.descriptor import KEPT
 from mainspring.stack.compute import Pool
 from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint, Scale
@@ -45,7 +46,9 @@ def _limit(what: Measure, rate: Rate) -> Limit:
 
 def slot_cores(endpoint: Endpoint) -> float:
     """Cores that one slot of a replica stands for; 0 where replicas say themselves what they used."""
-    return endpoint.threads / endpoint.at_once if endpoint.is_language and endpoint.at_once else 0.0
+    if endpoint.is_language:
+        return endpoint.threads / endpoint.at_once if endpoint.at_once else 0.0
+    return float(endpoint.threads) if endpoint.server.module == KEPT or endpoint.server.foreign else 0.0
 
 
 def core_price(stack: Stack, cores: int) -> float:

@@ -26,6 +26,7 @@ class StartReplica:
     batch_wait: float = 0.002  # seconds
     options: tuple[str, ...] = ()  # more words of the replica's own command line
     region: str = ""
+    digest: str = ""  # of the artefact
 
 
 @dataclass(frozen=True, slots=True)

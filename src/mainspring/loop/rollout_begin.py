@@ -19,7 +19,6 @@ from mainspring.loop.place import fresh_for, waves_of
 from mainspring.loop.rollout_evidence import DEFAULT_MARGIN, terms_of
 from mainspring.loop.rollout_told import against, called, record, tell, value
 from mainspring.loop.room import nowhere
-from mainspring.loop.serve import version_of
 from mainspring.loop.versions import given_up, newest_passed
 from mainspring.stack.rollout import Stage
 from mainspring.stack.serving import Endpoint
@@ -65,7 +64,7 @@ def queue(draft: Draft, name: str) -> None:
 def _challenger(draft: Draft, model: str) -> str:
     """The number of a version that is to be rolled out; "" when there is none."""
     number = draft.s.observed.aliases.get(model, {}).get("challenger", "")
-    version = version_of(draft, model, number) if number else None
+    version = draft.version(model, number) if number else None
     champion = draft.champion(model)
     if not champion or version is None or version.verdict != "passed" or not version.servable:
         return ""
@@ -79,7 +78,7 @@ def _begin_version(draft: Draft, name: str, endpoint: Endpoint, number: str) -> 
 
 def _begin_settings(draft: Draft, name: str, endpoint: Endpoint, launch: Launch) -> None:
     control = launches.live_label(draft, name)
-    champion = version_of(draft, endpoint.model_name, version_number(control))
+    champion = draft.version(endpoint.model_name, version_number(control))
     if champion is None or not champion.servable:
         return  # `serve.py` says that it is gone
     because = f"the settings of `{name}` changed in the stack file: they are rolled out"

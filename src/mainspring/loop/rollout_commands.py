@@ -15,7 +15,6 @@ from mainspring.loop.memory import ModelMemory, RolloutMemory
 from mainspring.loop.rollout_begin import following
 from mainspring.loop.rollout_end import give_up, only_watches, promote
 from mainspring.loop.rollout_told import called, record, stage_in_words, tell, value
-from mainspring.loop.serve import version_of
 from mainspring.loop.snapshot import Request
 from mainspring.loop.versions import nothing_older, remember_given_up
 from mainspring.loop.window import revision_name
@@ -108,7 +107,7 @@ def _undo(draft: Draft, request: Request, name: str, rollout: RolloutMemory | No
     if memory is None or not memory.previous:
         draft.answer(request, f"`{name}` has no previous version to go back to", accepted=False)
         return
-    previous = version_of(draft, model, memory.previous)
+    previous = draft.version(model, memory.previous)
     if previous is None or not previous.servable:
         text = f"version {memory.previous}, the previous one, is not in the registry, or cannot be served"
         draft.answer(request, text, accepted=False)

@@ -15,7 +15,6 @@ from mainspring.loop.labels import version_number
 from mainspring.loop.memory import EndpointMemory, ModelMemory, RolloutMemory
 from mainspring.loop.plan import RecordVerdict
 from mainspring.loop.rollout_told import called, record, tell, value
-from mainspring.loop.serve import version_of
 from mainspring.loop.versions import given_up, remember_given_up
 
 
@@ -150,7 +149,7 @@ def overtaken(draft: Draft) -> None:
 
 def _version_overtaken(draft: Draft, rollout: RolloutMemory) -> str:
     named = draft.s.observed.aliases.get(rollout.model, {}).get("challenger", "")
-    version = version_of(draft, rollout.model, named) if named else None
+    version = draft.version(rollout.model, named) if named else None
     known = (version_number(rollout.candidate), draft.champion(rollout.model))
     if version is None or named in known or version.verdict != "passed" or not version.servable:
         return ""

@@ -31,7 +31,6 @@ from mainspring.loop.rollout_evidence import brought_along, gathered, looked
 from mainspring.loop.rollout_told import called, judged, record, stage_in_short, stage_in_words, tell, value
 from mainspring.loop.room import nowhere
 from mainspring.loop.routed import share_taken, taken_up
-from mainspring.loop.serve import version_of
 from mainspring.loop.window import revision_name
 
 OVERDUE = 600.0  # seconds between looks at a stage whose time is up but whose data is not there
@@ -87,7 +86,7 @@ def _advance(draft: Draft, name: str) -> None:
 def _cannot_go_on(draft: Draft, rollout: RolloutMemory) -> str:
     """Why a candidate has to be given up, whatever was seen of its answers; "" when nothing is in the way."""
     number = version_number(rollout.candidate)
-    version = version_of(draft, rollout.model, number)
+    version = draft.version(rollout.model, number)
     gone = version is None and draft.s.observed.registry
     if gone or (version is not None and not version.servable):
         return f"version {number} cannot be served any more"

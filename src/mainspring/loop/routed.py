@@ -20,11 +20,13 @@ from mainspring.loop import limits, room
 from mainspring.loop.answering import Named, answers, held
 from mainspring.loop.draft import Draft
 from mainspring.loop.labels import fresh_of, is_fresh, version_number
-from mainspring.loop.launches import launch_for, live_label, slots_of
-from mainspring.loop.memory import RolloutMemory
+from mainspring.loop.launches import launch_for, live_label, protocol_of, slots_of
+from mainspring.loop.memory import Launch, RolloutMemory
 from mainspring.loop.place import Placed, placed
 from mainspring.loop.plan import SetRoutes
+from mainspring.loop.snapshot import VersionSeen
 from mainspring.loop.window import revision_name
+from mainspring.runtimes.catalog import runtimes
 from mainspring.stack.model import Stack
 from mainspring.stack.serving import Endpoint
 
@@ -165,7 +167,9 @@ def _weights(label: str, candidate: str, shares: _Shares) -> dict[str, int]:
 def _revision(draft: Draft, name: str, label: str, live: Sequence[Named], weights: dict[str, int]) -> RevisionRoute:
     found = [(draft.process(process), region) for process, region in live]
     seen = [(one, region) for one, region in found if one is not None]
-    slots, usual = slots_of(launch_for(draft, name, label)), draft.s.desired.stack.serving[name].at_once
+    launch, usual = launch_for(draft, name, label), draft.s.desired.stack.serving[name].at_once
+    slots = slots_of(launch)
+    version = draft.version(draft.s.desired.stack.serving[name].model_name, version_number(label))
     everywhere = weights.get(EVERYWHERE, 0)
     return RevisionRoute(
         revision_name(name, label),
@@ -176,7 +180,22 @@ def _revision(draft: Draft, name: str, label: str, live: Sequence[Named], weight
         tuple(one.name for one, _ in seen),
         {region: parts for region, parts in sorted(weights.items()) if region and parts != everywhere},
         slots if slots and slots != usual else 0,
+        **_spoken(revision_name(name, label), launch, version),
     )
+
+
+def _spoken(revision: str, launch: Launch, version: VersionSeen | None) -> dict[str, Any]:
+    """What the replicas of a revision speak, and what requests to them look like."""
+    protocol = protocol_of(launch)
+    runtime = runtimes().get(launch.runtime)
+    by_endpoint = protocol in ("mainspring", "openai")
+    return {
+        "protocol": protocol,
+        "model": "" if by_endpoint else revision,
+        "inputs": version.inputs if version is not None else (),
+        "output": version.output if version is not None else "",
+        "keep_alive": runtime.keep_alive if runtime is not None else None,
+    }
 
 
 def _as_before(draft: Draft, name: str, route: RevisionRoute) -> RevisionRoute:
@@ -300,7 +319,7 @@ def _manners(draft: Draft, endpoint: Endpoint) -> dict[str, Any]:
     return {
         "timeout_s": endpoint.deadline,
         "queue": endpoint.queue,
-        "kind": endpoint.server.kind,
+        "kind": "language" if language else "predictive",
         "auth": endpoint.auth == "token",
         "slots": endpoint.at_once,
         "connect_s": waits.connect,

@@ -14,7 +14,6 @@ from mainspring.loop.labels import version_number
 from mainspring.loop.memory import PipelineMemory, RunMemory
 from mainspring.loop.plan import StartRun
 from mainspring.loop.readings import Spend, SpendQuery, Unknown
-from mainspring.loop.serve import version_of
 from mainspring.loop.snapshot import Request, RunSeen, VersionSeen
 from mainspring.loop.versions import conclude_run, given_up, remember_given_up
 from mainspring.stack.pipelines import PipelineSpec
@@ -113,7 +112,7 @@ def _start(
     asked: bool = False,
     alone: bool = False,
 ) -> bool:
-    judged = version_of(draft, spec.produces, candidate) if candidate else None
+    judged = draft.version(spec.produces, candidate) if candidate else None
     new = replace(
         _drawn_up(draft, pipeline, spec, cause),
         candidate=judged.artefact if judged else "",
@@ -137,7 +136,7 @@ def _start(
 def _drawn_up(draft: Draft, pipeline: str, spec: PipelineSpec, cause: str) -> RunMemory:
     """The next run of a pipeline, against the champion that there is."""
     champion = draft.champion(spec.produces)
-    version = version_of(draft, spec.produces, champion) if champion else None
+    version = draft.version(spec.produces, champion) if champion else None
     until = draft.now.wall - spec.truth_after
     if not champion and spec.first.to is not None:
         until = min(_day(spec.first.to, end=True) or until, draft.now.wall)
@@ -283,7 +282,7 @@ def _changed(draft: Draft, name: str, spec: PipelineSpec) -> None:
         return
     busy = _busy(draft, name)
     champion = draft.champion(spec.produces)
-    version = version_of(draft, spec.produces, champion) if champion else None
+    version = draft.version(spec.produces, champion) if champion else None
     if not busy and version is not None and dict(memory.contents).get(version.run) == spec.content:
         draft.pipelines[name] = replace(memory, content=spec.content)  # the champion's own again: nothing to make
     elif busy:
@@ -318,7 +317,7 @@ def _conversion(draft: Draft, name: str, spec: PipelineSpec) -> None:
         convert = str(request.args.get("to") or "")
         champion = draft.champion(spec.produces)
         number = str(request.args.get("version") or champion)
-        version = version_of(draft, spec.produces, number) if number else None
+        version = draft.version(spec.produces, number) if number else None
         never, busy = _no_version(spec.produces, number, version), _busy(draft, name)
         never = never if convert else "no precision was named"
         cause = f"{spec.produces}@{number} to {convert}, asked by {request.who or 'a person'}"
@@ -333,7 +332,7 @@ def _gates_alone(draft: Draft, name: str, spec: PipelineSpec) -> None:
     """Put a version through the gates for who asked, and nothing more: what passes is not rolled out for it."""
     for request in _asked_of(draft, "gate", name, spec):
         number = str(request.args.get("version") or "")
-        version = version_of(draft, spec.produces, number) if number else None
+        version = draft.version(spec.produces, number) if number else None
         never, busy = _no_version(spec.produces, number, version), _busy(draft, name)
         cause = f"gates of {spec.produces}@{number}, asked by {request.who or 'a person'}"
         if never or busy:
@@ -394,6 +393,6 @@ def _judge_named(draft: Draft, name: str, spec: PipelineSpec) -> None:
     if _busy(draft, name) or spec.produces not in draft.models:
         return
     number = draft.s.observed.aliases.get(spec.produces, {}).get("challenger", "")
-    version = version_of(draft, spec.produces, number) if number else None
+    version = draft.version(spec.produces, number) if number else None
     if version is not None and version.verdict == "" and version.servable:
         _start(draft, name, spec, f"version {number} was named challenger by hand", candidate=number)

@@ -10,17 +10,16 @@ from __future__ import annotations
 from mainspring.loop import launches
 from mainspring.loop.draft import Draft
 from mainspring.loop.labels import version_number
+from mainspring.loop.memory import Launch
 from mainspring.loop.place import Placed, placed
 from mainspring.loop.plan import StartGateway, StartReplica
 from mainspring.loop.room import said
 from mainspring.loop.routed import route
 from mainspring.loop.snapshot import VersionSeen
 from mainspring.loop.supervise import stop_others, supervise
-
-
-def version_of(draft: Draft, model: str, number: str) -> VersionSeen | None:
-    """A version as the registry shows it."""
-    return next((v for v in draft.s.observed.versions if v.model == model and v.number == number), None)
+from mainspring.runtimes.catalog import runtimes
+from mainspring.runtimes.descriptor import KEPT
+from mainspring.stack.serving import Endpoint
 
 
 def serve(draft: Draft) -> None:
@@ -45,7 +44,7 @@ def _replicas(draft: Draft, name: str, place: Placed, wanted: set[str]) -> None:
     for label, mine in place.revisions.items():
         if label == place.leaves:
             continue  # they answer while they can: none of them is started again
-        version = version_of(draft, endpoint.model_name, version_number(label))
+        version = draft.version(endpoint.model_name, version_number(label))
         if version is None or not version.servable:
             number = version_number(label)
             why = f"version {number} of `{endpoint.model_name}` is not in the registry, or cannot be served"
@@ -87,10 +86,23 @@ def _start(draft: Draft, name: str, label: str, version: VersionSeen, process: s
         threads=launch.threads,
         batch_size=launch.batch_size,
         batch_wait=launch.batch_wait,
-        # What it has begun when it is told to stop gets as long as the gateway would give it.
-        options=(*launch.options, "--drain", f"{endpoint.deadline:g}") if endpoint.is_language else launch.options,
+        options=_options(endpoint, launch),
         region=region,
+        digest=version.digest,
     )
+
+
+def _options(endpoint: Endpoint, launch: Launch) -> tuple[str, ...]:
+    """The words of a replica's command line: its own, and the runtime's.
+
+    What it has begun when it is told to stop gets as long as the gateway would give it.
+    """
+    drain = ("--drain", f"{endpoint.deadline:g}")
+    runtime = runtimes().get(launch.runtime)
+    if runtime is None or runtime.module != KEPT:
+        return (*launch.options, *drain) if endpoint.is_language or endpoint.server.foreign else launch.options
+    memory = ("--memory", f"{endpoint.memory:.0f}") if endpoint.memory else ()
+    return ("--runtime", runtime.name, *drain, *memory, "--", *launch.options)
 
 
 def _gateways(draft: Draft) -> set[str]:

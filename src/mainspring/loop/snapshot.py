@@ -49,7 +49,11 @@ class VersionSeen:
     verdict: str = ""  # "" not judged | "passed" | "refused"
     note: str = ""  # the verdict in a sentence
     created: float = 0.0
-    servable: bool = True  # a packaged artefact that the runtime can load
+    servable: bool = True  # a packaged artefact that the runtime can load, and may
+    trusted: bool = False  # somebody marked this digest as trusted: only asked of formats that run code when loaded
+    format: str = ""  # of the artefact: "onnx", "gguf", "safetensors", "mlflow", "python", "external"; "" not known
+    inputs: tuple[tuple[str, str], ...] = ()  # (name, datatype) of each raw field, in the manifest's order
+    output: str = ""  # name of the tensor that requests get
 
 
 @dataclass(frozen=True, slots=True)

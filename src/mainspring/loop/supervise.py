@@ -18,8 +18,10 @@ from mainspring.loop.room import TAKES_ROOM, has_room, said, size_in
 from mainspring.loop.routed import gateways_acked
 from mainspring.loop.scaling import note_load
 from mainspring.loop.snapshot import ProcessSeen
+from mainspring.runtimes.catalog import runtimes
 
 START_TIMEOUT = 120.0  # seconds until a process that does not get ready is stopped and tried again
+PREPARATION = 1_800.0  # seconds besides, in which what a server needs may be installed and converted
 STEADY = 60.0  # seconds up after which earlier failures are forgiven
 
 Start = StartReplica | StartGateway
@@ -46,7 +48,7 @@ def supervise(draft: Draft, start: Start, wanted: set[str]) -> None:
     if seen is None or seen.generation < memory.generation:
         _unbegun(draft, memory, start, wanted)
     elif seen.state == "starting":
-        _starting(draft, seen)
+        _starting(draft, seen, memory, start)
     elif seen.state == "ready":
         _is_ready(draft, seen, memory, start)
     elif seen.state == "stopping":
@@ -142,12 +144,24 @@ def _unbegun(draft: Draft, memory: ProcessMemory, start: Start, wanted: set[str]
     draft.wait(start.name, "starts", self_ending=True)
 
 
-def _starting(draft: Draft, seen: ProcessSeen) -> None:
-    if draft.now.mono - seen.since > START_TIMEOUT:
-        why = f"{seen.name} was not ready after {START_TIMEOUT:.0f} s"
+def _starting(draft: Draft, seen: ProcessSeen, memory: ProcessMemory, start: Start) -> None:
+    if memory.ready == seen.generation:  # one that has answered says itself when it may be asked again
+        draft.wait(seen.name, "has withdrawn itself: its log says why", self_ending=True)
+        return
+    limit = _patience(start)
+    if draft.now.mono - seen.since > limit:
+        why = f"{seen.name} was not ready after {limit:.0f} s"
         draft.do(StopProcess(seen.name, seen.generation, 0.0), why, cause="too slow", keeps=True)
         draft.tell("StartTimedOut", seen.name, why, level="warning")
     draft.wait(seen.name, "starts", self_ending=True)
+
+
+def _patience(start: Start) -> float:
+    """Seconds that a process may take to get ready; a keeper gives up by itself, and may convert a model before."""
+    runtime = runtimes().get(start.runtime) if isinstance(start, StartReplica) else None
+    if runtime is None or runtime.server is None:
+        return START_TIMEOUT
+    return max(START_TIMEOUT, runtime.server.patience + PREPARATION)
 
 
 def _may_start(draft: Draft, start: Start, wanted: set[str]) -> bool:

@@ -294,7 +294,22 @@ def _named(draft: Draft, model: str, number: str, memory: ModelMemory) -> None:
             _tell_refused(draft, model, f"`challenger` of `{model}` is taken away: {why}")
         if draft.do(SetAlias(model, "challenger", ""), why, keeps=True):
             draft.wait(f"model/{model}", "`challenger` is taken away", self_ending=True)
+        return
+    version = draft.version(model, number)
+    made = any(spec.produces == model for spec in draft.s.desired.stack.pipelines.values())
+    if version is not None and not version.verdict and not made:
+        _pass_without_gates(draft, version)
     # An unjudged one is judged by a run (`runs.py`); a passed one starts a rollout (`rollouts.py`).
+
+
+def _pass_without_gates(draft: Draft, version: VersionSeen) -> None:
+    """Let a version through that nobody has gates for: a person named it, and its rollout is its test."""
+    model, number = version.model, version.number
+    note = f"there are no gates: no pipeline of the stack file produces `{model}`; its rollout is its test"
+    if draft.do(RecordVerdict(model, number, "passed", note, '{"items": [], "passed": true}'), note, keeps=True):
+        message = f"version {number} of `{model}` goes to its rollout without a judgement: {note}"
+        draft.tell("GatesJudged", f"model/{model}", message, key=f"model/{model}/judged/{number}", kind="gate")
+        draft.wait(f"model/{model}", "its verdict is written down", self_ending=True)
 
 
 def _why_not(draft: Draft, model: str, number: str, memory: ModelMemory) -> str:

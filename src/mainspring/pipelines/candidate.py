@@ -29,7 +29,13 @@ from mainspring.artefacts.load import load_manifest
 from mainspring.errors import ArtefactError, EnvironmentError_, UserCodeError
 from mainspring.pipelines.job import Job
 
-PROGRAMS = {"gguf": "mainspring.replicas.llamacpp", "onnx": "mainspring.replicas.onnx"}
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "gguf": ("mainspring.replicas.llamacpp",),
+    "onnx": ("mainspring.replicas.onnx",),
+    "python": ("mainspring.replicas.python",),
+    "mlflow": ("mainspring.replicas.kept", "--runtime", "mlflow"),
+}
+"""The process that serves a version, by its format; a format that is not here can't be judged."""
 LAUNCH = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9);"
     "os.getppid() == int(sys.argv[1]) or os._exit(1); os.execv(sys.argv[2], sys.argv[2:])"
@@ -141,8 +147,11 @@ class Served:
 @contextmanager
 def serve(job: Job, artefact: Path, name: str, version: str) -> Iterator[Served]:
     """Run a replica of an artefact while the block lasts; `name` is for people ("version 3", "the candidate")."""
-    folder = Path(tempfile.mkdtemp(prefix="replica-", dir=job.folder / "steps"))
     kind = load_manifest(artefact).format
+    if kind not in PROGRAMS:
+        message = f"{name} is in the format `{kind}`, and gates have no server for that"
+        raise ArtefactError("gate-unfit", message, "mainspring explain pipelines.gates")
+    folder = Path(tempfile.mkdtemp(prefix="replica-", dir=job.folder / "steps"))
     log = job.folder / "logs" / f"{'evaluate' if kind == 'gguf' else 'gate'}-{version}.log"
     key = secrets.token_urlsafe(32)
     try:
@@ -182,7 +191,7 @@ def _command(job: Job, kind: str, artefact: Path, version: str, folder: Path) ->
     if kind == "gguf":
         given["--key-file"] = folder / "key"
     launch = [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid())]
-    program = [sys.executable, "-m", PROGRAMS[kind], *(str(part) for pair in given.items() for part in pair)]
+    program = [sys.executable, "-m", *PROGRAMS[kind], *(str(part) for pair in given.items() for part in pair)]
     return [*launch, *program, *words]
 
 

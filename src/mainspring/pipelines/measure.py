@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mainspring.artefacts.score import Scorer
 from mainspring.errors import UserCodeError
 from mainspring.loop.snapshot import CheckNumbers, DayLoss, GateNumbers, GroupNumbers
 from mainspring.pipelines.package import raw_columns
+from mainspring.pipelines.scored import Scores
 from mainspring.stack.pipelines import Gates, GroupGate
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def measure(
     rows: pd.DataFrame,
     times: Array,
     truth: Array | None,
-    candidate: Scorer,
-    champion: Scorer | None,
+    candidate: Scores,
+    champion: Scores | None,
     *,
     champion_version: str,
     gates: Gates,
@@ -160,7 +160,7 @@ def _metric(metric: str, truth: Array, scores: Array) -> tuple[float, Array]:
 
 
 def _check(
-    name: str, function: Callable[..., Any], scorer: Scorer, rows: pd.DataFrame, own: Array, other: Array | None
+    name: str, function: Callable[..., Any], scorer: Scores, rows: pd.DataFrame, own: Array, other: Array | None
 ) -> CheckNumbers:
     """Run a check of the user's own: it returns True, False, or (passed, message)."""
     import inspect

@@ -12,17 +12,18 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from mainspring.artefacts.load import WEIGHTS, load_manifest, load_model, load_weights
+from mainspring.artefacts.load import load_manifest
 from mainspring.artefacts.manifest import Manifest
-from mainspring.errors import ArtefactError, EnvironmentError_, InputError, MainspringError
+from mainspring.errors import ArtefactError, EnvironmentError_, MainspringError
 from mainspring.loop.snapshot import RunSeen, VersionSeen
-from mainspring.pipelines.files import read_json
-from mainspring.pipelines.seen import RESULT, read_run
+from mainspring.pipelines import foreign
+from mainspring.pipelines.listed import RunListed, listed, order, params_of
+from mainspring.pipelines.seen import read_run
+from mainspring.pipelines.vetting import Vetted, Vetting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,24 +32,13 @@ RUN_TAG = "mainspring.run"
 VERDICT_TAG = "mainspring.verdict"
 NOTE_TAG = "mainspring.note"
 NUMBERS_TAG = "mainspring.numbers"
+DIGEST_TAG = "mainspring.digest"
+TRUSTED_TAG = "mainspring.trusted"
+"""The digest of a version that somebody trusts, though loading it runs code."""
+SOURCE_TAG, PINNED_TAG = "mainspring.source", "mainspring.pinned"
+"""Where a version came from, and whether its digest was known before it was downloaded: "yes", "no"."""
 _TAG_LIMIT = 4_500  # characters; MLflow takes 5,000
 _PARAM_LIMIT = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class RunListed:
-    """A run, for people: what it used and what it gave."""
-
-    seen: RunSeen
-    cause: str
-    params: dict[str, str]
-    data: dict[str, str]  # source: digest
-    code: dict[str, str]  # step: digest
-    since: float | None
-    until: float | None
-    version: str = ""  # the version that was made of it
-    verdict: str = ""
-    finished: float = 0.0
 
 
 class Registry:
@@ -59,7 +49,8 @@ class Registry:
         self.database = state / "mlflow.db"
         self._client: MlflowClient | None = None
         self._seen: tuple[Any, ...] | None = None
-        self._whole: dict[Path, tuple[Any, ...]] = {}  # weights that were read through: how the file stood then
+        self._vetting = Vetting()
+        self._sources: dict[tuple[str, str], str] = {}  # of versions whose source is a name of MLflow's own
 
     def prepare(self) -> None:
         """Make the database and its schema (some 2 seconds the first time)."""
@@ -88,39 +79,43 @@ class Registry:
 
     def _version(self, version: Any) -> VersionSeen:
         tags = dict(version.tags or {})
-        folder = _local(version.source or "")
-        digest, note, servable = "", tags.get(NOTE_TAG, ""), False
-        try:
-            manifest = load_manifest(folder)
-            digest, servable = manifest.digest, True
-            self._check(folder, manifest)
-        except ArtefactError as error:
-            servable, note = False, note or error.message
+        folder, vetted = self._looked(version, tags)
+        manifest = vetted.manifest
         return VersionSeen(
             model=version.name,
             number=str(version.version),
             run=tags.get(RUN_TAG, ""),
-            digest=digest,
+            digest=manifest.digest if manifest else "",
             artefact=str(folder) if folder != Path() else "",
             verdict=tags.get(VERDICT_TAG, ""),
-            note=note,
+            note=tags.get(NOTE_TAG, "") or vetted.wrong,
             created=(version.creation_timestamp or 0) / 1000,
-            servable=servable,
+            servable=vetted.servable,
+            trusted=vetted.trusted,
+            format=manifest.format if manifest else "",
+            inputs=tuple((one.name, one.datatype) for one in manifest.inputs) if manifest else (),
+            output=manifest.output if manifest else "",
         )
 
-    def _check(self, folder: Path, manifest: Manifest) -> None:
-        """Read a version's model and compare digests; large weights only when their file has changed since.
+    def _looked(self, version: Any, tags: dict[str, str]) -> tuple[Path, Vetted]:
+        """The artefact's folder of a version, and what is to say of it."""
+        source, number = self._source(version), str(version.version)
+        try:
+            folder = foreign.folder_of(source, self.state, version.name, number)
+        except ArtefactError as error:
+            return source, Vetted(None, error.message)
+        return folder, self._vetting.look(folder, tags.get(TRUSTED_TAG, ""), f"{version.name}@{number}")
 
-        Raises `ArtefactError` when it is missing or another.
-        """
-        if manifest.format == "onnx":
-            load_model(folder, manifest)
-            return
-        path = folder / WEIGHTS
-        stands = (*self._stat(str(path)), manifest.digest)
-        if self._whole.get(path) != stands:
-            load_weights(folder, manifest)
-            self._whole[path] = stands
+    def _source(self, version: Any) -> Path:
+        """The folder that a version's source means; the empty path when it is none of this machine."""
+        source = str(version.source or "")
+        if source.startswith(("models:", "runs:")):  # a name of MLflow's own: it never means another place
+            key = (version.name, str(version.version))
+            if key not in self._sources:
+                with contextlib.suppress(Exception):  # its run or model was deleted: this version can't be served
+                    self._sources[key] = str(self._connected().get_model_version_download_uri(*key))
+            source = self._sources.get(key, "")
+        return _local(source)
 
     def aliases(self) -> dict[str, dict[str, str]]:
         """The aliases of each model, whoever set them."""
@@ -137,14 +132,66 @@ class Registry:
             return str(there.version)
         seen = read_run(self.state / "runs" / run)
         folder = Path(seen.artefact) if seen.artefact else self.state / "artefacts" / model / run
-        self._check(folder, load_manifest(folder))
+        self._vetting.check(folder, load_manifest(folder))
         client = self._connected()
         with self._asked():
             tracked = self._track(model, run, seen)
             self._ensure_model(model)
-            tags = {RUN_TAG: run, "mainspring.digest": seen.digest}
+            tags = {RUN_TAG: run, DIGEST_TAG: seen.digest}
             version = client.create_model_version(model, folder.resolve().as_uri(), run_id=tracked, tags=tags)
         return str(version.version)
+
+    def add(self, model: str, folder: Path, source: str, *, pinned: bool) -> tuple[str, bool]:
+        """Make an artefact that no run made a version of `model`; returns its number, and whether it is new.
+
+        `source`: where it came from, for people; `pinned`: its digest was known before. Idempotent by the manifest:
+        what is there already is not made again. Raises `ArtefactError` when the artefact is not sound.
+        """
+        manifest = load_manifest(folder)
+        self._vetting.check(folder, manifest)
+        there = self.same(model, manifest)
+        if there:
+            return there, False
+        client = self._connected()
+        with self._asked():
+            self._ensure_model(model)
+            tags = {DIGEST_TAG: manifest.digest, SOURCE_TAG: source[:_TAG_LIMIT], PINNED_TAG: "yes" if pinned else "no"}
+            version = client.create_model_version(model, folder.resolve().as_uri(), tags=tags)
+        return str(version.version), True
+
+    def same(self, model: str, manifest: Manifest) -> str:
+        """The newest version of `model` that is what `manifest` describes; "" for none."""
+        numbers = [str(v.version) for v in self._versions_of(model) if foreign.same(self._source(v), manifest)]
+        return max(numbers, key=int, default="")
+
+    def elsewhere(self, uri: str, model: str, number: str, folder: Path) -> Path:
+        """Bring the files of a version of another MLflow registry into `folder`; raises `EnvironmentError_`."""
+        self._connected()  # its settings come before any import of MLflow
+        from mlflow import MlflowClient, artifacts
+
+        try:
+            source = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version_download_uri(model, number)
+            return Path(artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=uri))
+        except Exception as error:  # each store of MLflow has its own
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            message = f"version {number} of `{model}` can't be had from the registry there: {line}"
+            raise EnvironmentError_(
+                "registry-elsewhere", message, "look at the address, the name and the number"
+            ) from error
+
+    def trust(self, model: str, number: str, digest: str) -> None:
+        """Mark a version as trusted while its digest is `digest`; `""` takes the mark away. Idempotent."""
+        client = self._connected()
+        with self._asked():
+            if digest:
+                client.set_model_version_tag(model, number, TRUSTED_TAG, digest)
+            elif TRUSTED_TAG in (client.get_model_version(model, number).tags or {}):
+                client.delete_model_version_tag(model, number, TRUSTED_TAG)
+
+    def runs_code(self, version: VersionSeen) -> str:
+        """Why a version runs code when it is loaded; "" when it does not. Raises `ArtefactError` when it is unsound."""
+        folder = Path(version.artefact)
+        return self._vetting.check(folder, load_manifest(folder))
 
     def set_alias(self, model: str, alias: str, number: str) -> None:
         """Point an alias at a version; `""` takes it away. Idempotent."""
@@ -174,7 +221,7 @@ class Registry:
         """All runs that have a folder, in order of their number, with the versions that were made of them."""
         made = {v.run: v for v in self.versions() if v.run}
         folders = [path for path in (self.state / "runs").glob("*") if path.is_dir()]
-        return tuple(_listed(folder, made.get(folder.name)) for folder in sorted(folders, key=_order))
+        return tuple(listed(folder, made.get(folder.name)) for folder in sorted(folders, key=order))
 
     def close(self) -> None:
         """Forget the connection."""
@@ -187,6 +234,8 @@ class Registry:
             for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):  # before the import, or it has no effect
                 os.environ[name] = "true"
             os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+            os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
             import logging
 
             for logger in ("mlflow", "alembic"):  # migrations and hints are no talk for people
@@ -255,12 +304,12 @@ class Registry:
         if before and before[0].info.status == "FINISHED":
             return str(before[0].info.run_id)
         tracked = before[0] if before else client.create_run(experiment, run_name=run, tags={RUN_TAG: run})
-        listed = _listed(self.state / "runs" / run, None)
-        at = int(listed.finished * 1000)
+        found = listed(self.state / "runs" / run, None)
+        at = int(found.finished * 1000)
         metrics = [Metric(_name(k), v, at, 0) for k, v in seen.metrics.items()]
-        params = [Param(_name(k), v[:_PARAM_LIMIT]) for k, v in _params(listed).items()]
-        tags = [RunTag("mainspring.cause", listed.cause[:_TAG_LIMIT]), RunTag("mainspring.digest", seen.digest)]
-        tags += [RunTag(f"mainspring.code.{step}", digest) for step, digest in listed.code.items()]
+        params = [Param(_name(k), v[:_PARAM_LIMIT]) for k, v in params_of(found).items()]
+        tags = [RunTag("mainspring.cause", found.cause[:_TAG_LIMIT]), RunTag(DIGEST_TAG, seen.digest)]
+        tags += [RunTag(f"mainspring.code.{step}", digest) for step, digest in found.code.items()]
         for start in range(0, max(len(metrics), len(params), 1), 100):  # MLflow takes 100 parameters at once
             part = slice(start, start + 100)
             client.log_batch(tracked.info.run_id, metrics[part], params[part], tags if start == 0 else [])
@@ -286,48 +335,6 @@ def shortened(numbers: str, limit: int) -> str:
 def _name(text: str) -> str:
     """A name that MLflow takes."""
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)[:250]
-
-
-def _params(listed: RunListed) -> dict[str, str]:
-    return {
-        **listed.params,
-        **{f"data.{name}": digest for name, digest in listed.data.items()},
-        **{f"code.{step}": digest for step, digest in listed.code.items()},
-        "since": str(listed.since),
-        "until": str(listed.until),
-    }
-
-
-def _listed(folder: Path, version: VersionSeen | None) -> RunListed:
-    raw = read_json(folder / RESULT)
-    spec = read_json(folder / "spec.json")
-    told: dict[str, Any] = {**(spec if isinstance(spec, dict) else {}), **(raw if isinstance(raw, dict) else {})}
-    params = told.get("params") or {}
-    return RunListed(
-        seen=read_run(folder),
-        cause=str(told.get("cause", "")),
-        params={f"{step}.{key}": json.dumps(value) for step, fixed in params.items() for key, value in fixed.items()},
-        data={str(k): str(v) for k, v in (told.get("data") or {}).items()},
-        code={str(k): str(v) for k, v in (told.get("code") or {}).items()},
-        since=told.get("since"),
-        until=told.get("until"),
-        version=version.number if version else "",
-        verdict=version.verdict if version else "",
-        finished=float(told.get("finished") or 0.0),
-    )
-
-
-def _order(folder: Path) -> tuple[str, int]:
-    name, _, number = folder.name.rpartition("-")
-    return (name, int(number)) if number.isdigit() else (folder.name, 0)
-
-
-def find_run(runs: tuple[RunListed, ...], name: str) -> RunListed:
-    """The run of that name. Raises `InputError` when there is none."""
-    for run in runs:
-        if run.seen.id == name:
-            return run
-    raise InputError("no-run", f"there is no run `{name}`", "`mainspring runs list`")
 
 
 def _local(source: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from mainspring.artefacts.score import Scorer
     from mainspring.loop.snapshot import GateNumbers
+    from mainspring.pipelines.scored import Scores
 
 
 class Window(NamedTuple):
@@ -304,14 +305,29 @@ def _trained(job: Job, model: str, has_features: bool, inputs: Inputs, refit: bo
 
 def gate(job: Job, key: str, candidate: Path, checks: dict[str, Function], inputs: Inputs) -> None:
     """Measure candidate and champion on the same held-out rows, unseen by both."""
-    from mainspring.artefacts.score import Scorer
-    from mainspring.pipelines.measure import measure
     from mainspring.pipelines.probing import probed
+    from mainspring.pipelines.scored import scorer
 
-    scorer = Scorer(candidate, job.code_root)
-    champion = Scorer(Path(job.spec.champion), job.code_root) if job.spec.champion else None
-    seen = [s.manifest.trained_until for s in (scorer, champion) if s is not None]
     whole = job.cache.load(inputs.table)
+    with ExitStack() as held:  # a version that only a replica can ask is one until its table is scored
+        mine = held.enter_context(scorer(job, candidate, "candidate"))
+        champion = Path(job.spec.champion)
+        theirs = held.enter_context(scorer(job, champion, "champion")) if job.spec.champion else None
+        numbers, rows = _measured(job, checks, inputs, whole, mine, theirs)
+        if mine.manifest.made_of and theirs is not None:
+            numbers = _weighed(job, numbers, rows, mine, theirs, candidate)
+    numbers = probed(job, numbers, candidate, rows)
+    print(f"{numbers.rows:,} held-out rows of {len(numbers.days)} days, unseen by both")
+    job.cache.put(key, gate_to(numbers), {}, "gate")
+
+
+def _measured(
+    job: Job, checks: dict[str, Function], inputs: Inputs, whole: pd.DataFrame, scorer: Scores, champion: Scores | None
+) -> tuple[GateNumbers, pd.DataFrame]:
+    """Candidate and champion on the held-out rows, and those rows."""
+    from mainspring.pipelines.measure import measure
+
+    seen = [s.manifest.trained_until for s in (scorer, champion) if s is not None]
     assert inputs.limits is not None
     rows = Rows(whole, job.shape, inputs.limits, job.first)
     mask = rows.mask("held", after=max(seen))
@@ -327,19 +343,19 @@ def gate(job: Job, key: str, candidate: Path, checks: dict[str, Function], input
         gates=job.pipeline.gates,
         checks=functions,
     )
-    if scorer.manifest.made_of and champion is not None:
-        numbers = _weighed(job, numbers, whole[mask], scorer, champion, candidate)
-    numbers = probed(job, numbers, candidate, whole[mask])
-    print(f"{numbers.rows:,} held-out rows of {len(numbers.days)} days, unseen by both")
-    job.cache.put(key, gate_to(numbers), {}, "gate")
+    return numbers, whole[mask]
 
 
 def _weighed(
-    job: Job, numbers: GateNumbers, rows: pd.DataFrame, scorer: Scorer, champion: Scorer, candidate: Path
+    job: Job, numbers: GateNumbers, rows: pd.DataFrame, scorer: Scores, champion: Scores, candidate: Path
 ) -> GateNumbers:
     """Add what serving takes, for a candidate whose weights were converted."""
+    from mainspring.artefacts.score import Scorer
     from mainspring.pipelines import footprint
 
+    assert isinstance(scorer, Scorer)  # only ONNX models are converted
+    if not isinstance(champion, Scorer):
+        return replace(numbers, converted=scorer.manifest.precision)
     folders = (candidate, Path(job.spec.champion))
     own, other = footprint.compare(rows, scorer, champion, folders, job.code_root) or (None, None)
     return replace(numbers, converted=scorer.manifest.precision, own=own, other=other)

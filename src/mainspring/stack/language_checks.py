@@ -55,10 +55,11 @@ def _gates(name: str, pipeline: PipelineSpec, places: Places) -> Iterator[Proble
 
 def _server(at: str, endpoint: Endpoint, pipeline: PipelineSpec, places: Places) -> Iterator[Problem]:
     comes = "gguf" if pipeline.weights else "onnx"
-    wants = endpoint.server.weights
-    if endpoint.server.runs and comes != wants:
+    takes = endpoint.server.formats
+    if endpoint.server.runs and comes not in takes:
         can = "llamacpp" if comes == "gguf" else "onnx"
-        message = f"{say(endpoint.runtime)} runs {wants.upper()}, and `{pipeline.produces}` comes as {comes.upper()}"
+        wants = " or ".join(one.upper() for one in takes) or "no file of a model"
+        message = f"{say(endpoint.runtime)} runs {wants}, and `{pipeline.produces}` comes as {comes.upper()}"
         yield places.problem(("serving", at, "runtime"), "not-of-this-runtime", f"{message}: write `runtime: {can}`")
 
 

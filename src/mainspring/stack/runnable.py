@@ -7,8 +7,8 @@ What it must never do: refuse a file that this machine can run.
 from __future__ import annotations
 
 from mainspring.errors import InputError
+from mainspring.runtimes.catalog import runtimes
 from mainspring.stack.model import Stack
-from mainspring.stack.runtimes import RUNTIMES
 
 
 def planned_only(stack: Stack) -> tuple[str, ...]:
@@ -19,8 +19,8 @@ def planned_only(stack: Stack) -> tuple[str, ...]:
         reasons.append(f"`orchestration.where` is `{where}`, and this version runs on `machine: this` only")
     for name, endpoint in stack.serving.items():
         if not endpoint.server.runs:
-            can = " and ".join(f"`{one.name}`" for one in RUNTIMES.values() if one.runs)
-            reasons.append(f"`serving.{name}.runtime` is `{endpoint.runtime}`, and this version runs {can} only")
+            can = ", ".join(f"`{one.name}`" for one in runtimes().values() if one.runs)
+            reasons.append(f"`serving.{name}.runtime` is `{endpoint.runtime}`, and this version runs: {can}")
         if endpoint.gpus is not None:
             reasons.append(f"`serving.{name}.gpus` is `{endpoint.gpus}`, and this version starts nothing on GPUs")
     return tuple(reasons)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from mainspring.runtimes.catalog import BUILT_IN, runtimes
+from mainspring.runtimes.descriptor import Runtime, Wishes, words
 from mainspring.stack.base import Name, Section
 from mainspring.stack.fleet_units import Count, Factor, Gpus, Spread, Tokens
 from mainspring.stack.hours import ClockTime, Days
 from mainspring.stack.rollout import Abort, Stage
-from mainspring.stack.runtimes import RUNTIMES, SLOTS, Runtime, Wishes, words
 from mainspring.stack.tenants import Tenant
 from mainspring.stack.units import Per, Seconds, Share, Size
 
@@ -22,6 +24,20 @@ Header = Annotated[str, StringConstraints(pattern=r"^x-[a-z0-9-]{1,60}$")]
 """A header's name in lower case, `x-…`."""
 
 ModelAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}@champion$")]
+
+
+def _known(name: str) -> str:
+    if name not in runtimes():
+        raise PydanticCustomError(
+            "literal_error", "there is no such runtime", {"expected": ", ".join(f"'{one}'" for one in runtimes())}
+        )
+    return name
+
+
+RuntimeName = Annotated[
+    str, AfterValidator(_known), Field(json_schema_extra={"examples": [one.name for one in BUILT_IN]})
+]
+"""A model server: built in, or brought by an installed package."""
 
 
 class Batch(Section):
@@ -234,8 +250,18 @@ class Endpoint(Section):
 
     model: ModelAlias
     """The registered model that it follows, as `NAME@champion`."""
-    runtime: Literal["onnx", "llamacpp", "vllm", "sglang", "trtllm"] = "onnx"
-    """The model server that runs it. `up` runs `onnx` and `llamacpp`; the others are planned. Default: onnx."""
+    runtime: RuntimeName = "onnx"
+    """The model server that runs it, such as `triton` or `vllm`; `mainspring runtime list` has them all.
+    Default: onnx."""
+    instances: int = Field(default=1, ge=1, le=64)
+    """Copies of the model in one server, where the runtime can hold several. Default: 1."""
+    share: bool = False
+    """Whether its model is loaded into one server with those of other endpoints that say so, where the runtime can.
+    Default: false."""
+    args: tuple[str, ...] = Field(default=(), max_length=100)
+    """More words for the server's own command line, passed on as they are. Default: none."""
+    protocol: Literal["openai", "oip", "oip1", "tfserving", "torchserve"] | None = None
+    """What the server of `runtime: external` speaks; the other runtimes say it themselves."""
     shape: str | None = None
     """What the model is like, for `plan`: a name of `mainspring catalog models`, or a path to a config.json, GGUF or
     ONNX file. Default: worked out from `weights.size`, and labelled as assumed."""
@@ -313,12 +339,12 @@ class Endpoint(Section):
     @property
     def server(self) -> Runtime:
         """What `runtime` is and can do."""
-        return RUNTIMES[self.runtime]
+        return runtimes()[self.runtime]
 
     @property
     def is_language(self) -> bool:
         """Whether it answers OpenAI's API, and not the Open Inference Protocol."""
-        return self.server.kind == "language"
+        return self.server.kind == "language" or self.protocol == "openai"
 
     @property
     def deadline(self) -> float:
@@ -328,7 +354,7 @@ class Endpoint(Section):
     @property
     def at_once(self) -> int:
         """Requests that one replica works on at once; 0 where nobody says."""
-        return self.slots or (SLOTS if self.runtime == "llamacpp" else 0)
+        return self.slots or (self.server.slots if self.gpus is None else 0)
 
     @property
     def wishes(self) -> Wishes:
@@ -340,7 +366,8 @@ class Endpoint(Section):
             slots=self.slots, context=None if self.context is None else int(self.context), kv=self.kv.type,
             kv_bytes=self.kv.size, prefix=self.kv.prefix, speculate=guess.by if guess else "",
             tokens=guess.tokens if guess else 0, draft=guess.model if guess else "", tensor=cut.tensor,
-            pipeline=cut.pipeline,
+            pipeline=cut.pipeline, instances=self.instances, precision=self.precision or "", args=self.args,
+            gpus=many if self.gpus is not None else 0, protocol=self.protocol or "", share=self.share,
         )  # fmt: skip
 
     @property

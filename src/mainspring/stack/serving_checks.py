@@ -1,6 +1,6 @@
 """What an endpoint asks of its runtime and its hardware that they can't do.
 
-What this is: checks of `serving` against `stack/runtimes.py` and `compute`; pure. Who calls it: `resolve.py`.
+What this is: checks of `serving` against `runtimes` and `compute`; pure. Who calls it: `resolve.py`.
 What it must never do: know how fast anything is.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mainspring.errors import Problem
+from mainspring.runtimes.descriptor import complaints
 from mainspring.stack.compute import Compute
 from mainspring.stack.problems import Places, say
-from mainspring.stack.runtimes import complaints
 from mainspring.stack.serving import Endpoint
 
 

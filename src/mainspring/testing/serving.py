@@ -291,16 +291,18 @@ class Site:
               clock: str = "wall", wait: Sequence[str] = (), *, home: str = "",
               near: Mapping[str, Sequence[str]] | None = None, regions: Mapping[str, str] | None = None,
               beside: Mapping[str, Any] | None = None, regional: Mapping[str, Mapping[str, int]] | None = None,
-              **more: Any) -> None:  # fmt: skip
+              spoken: Mapping[str, Mapping[str, Any]] | None = None, **more: Any) -> None:  # fmt: skip
         """Write routes: (revision `name-version`, weight, replicas); wait until the named workers have them.
 
         A replica is an address, or a `Process`, which is then known by name too. `regions`: the region of each by its
         address. `beside`: other endpoints, as they are written in the file. `regional`: weights of a revision for the
-        requests of single regions. `more`: fields of this endpoint.
+        requests of single regions. `spoken`: what else a revision's row says, such as `protocol`. `more`: fields of
+        this endpoint.
         """
         self.epoch += 1
         rows = [_revision(name, weight, replicas, regions or {}) for name, weight, replicas in revisions]
         for row in rows:
+            row.update((spoken or {}).get(row["name"], {}))
             if row["name"] in (regional or {}):
                 row["regional"] = dict((regional or {})[row["name"]])
         table = {"epoch": self.epoch, "clock": clock, "home": home, "near": dict(near or {}),

@@ -92,6 +92,20 @@ def until_told() -> asyncio.Event:
     return told
 
 
+def told_pipe() -> int:
+    """From now on SIGTERM and SIGINT end nothing: a byte comes out of the descriptor that is returned.
+
+    No event of `threading`: threads of an engine may be the ones that get the signal, and a handler that comes while
+    the main thread holds the event's lock would wait for itself.
+    """
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    signal.set_wakeup_fd(into)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return out
+
+
 def settle_memory() -> None:
     """After start: what is there stays, so the collector need not look at it again."""
     gc.collect()

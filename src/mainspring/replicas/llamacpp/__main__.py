@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-from mainspring.artefacts.load import load_manifest, load_weights
+from mainspring.artefacts.load import load_chosen, load_weights
 from mainspring.artefacts.settings import read_settings
 from mainspring.artefacts.weights import chat_template
 from mainspring.errors import EnvironmentError_, MainspringError
+from mainspring.replicas.asking import ask
 from mainspring.replicas.llamacpp import engine
-from mainspring.replicas.llamacpp.drain import ask, drained
+from mainspring.replicas.llamacpp.drain import drained
 from mainspring.replicas.llamacpp.options import Options, read_options
 from mainspring.wire import process
 
@@ -29,32 +29,18 @@ WARM_UP = b'{"prompt": "Once upon a time", "max_tokens": 4, "temperature": 0}'
 
 def serve(options: Options) -> None:
     """Check, load, warm up, announce; wait until told to stop; drain."""
-    manifest = load_manifest(options.artefact)
+    manifest = load_chosen(options.artefact, options.digest)
     weights = load_weights(options.artefact, manifest)
     settings = read_settings(manifest.settings)
     running = engine.start(options, settings, weights, chat_template(weights) if settings.system else "")
     log.info("llama.cpp on %s: %s", running.address, " ".join(f"{k}={v}" for k, v in running.said.items()))
     _warm_up(running.address, options)
-    told = _listen()
+    told = process.told_pipe()
     process.announce(options.announce, running.address)
     os.read(told, 1)
     process.withdraw(options.announce)
     if not drained(running.address, running.port, options.key, options.drain):
         log.warning("requests were still running after %g s; they are cut off", options.drain)
-
-
-def _listen() -> int:
-    """From now on SIGTERM and SIGINT end nothing: a byte comes out of the descriptor that is returned.
-
-    No event of `threading`: the engine's threads may be the ones that get the signal, and a handler that comes while
-    the main thread holds the event's lock would wait for itself.
-    """
-    out, into = os.pipe()
-    os.set_blocking(into, False)
-    signal.set_wakeup_fd(into)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    return out
 
 
 def _warm_up(address: str, options: Options) -> None:

@@ -6,51 +6,19 @@ What it must never do: wait for idle connections, of which the gateway's pools h
 
 from __future__ import annotations
 
-import http.client
 import time
-from pathlib import Path
+
+from mainspring.replicas.asking import ask, is_sending
 
 WAITING = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
-TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
-ESTABLISHED = frozenset({"01", "08"})  # and half closed by the reader, who still reads
-
 PAUSE = 0.05
 """Seconds between two looks."""
-
-
-def ask(address: str, method: str, path: str, key: str = "", body: bytes | None = None, timeout: float = 5.0) -> bytes:
-    """One request to the engine; returns the body of a 200, raises `OSError` for all else."""
-    connection = http.client.HTTPConnection(address, timeout=timeout)
-    headers = {"connection": "close", "content-type": "application/json"}
-    if key:
-        headers["authorization"] = f"Bearer {key}"
-    try:
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-    except http.client.HTTPException as error:
-        raise OSError(f"{type(error).__name__} at {path}") from error
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise OSError(f"{answer.status} at {path}: {content[:200]!r}")
-    return content
 
 
 def requests_inside(metrics: str) -> int:
     """Requests that are worked on or wait for a slot, from the engine's metrics."""
     lines = (line.split() for line in metrics.splitlines() if line.startswith(WAITING))
     return int(sum(float(words[1]) for words in lines if len(words) == 2))
-
-
-def unsent(table: str, port: int) -> int:
-    """Bytes that wait in sockets of `port` for their readers, from a table of /proc/net/tcp."""
-    total = 0
-    for line in table.splitlines()[1:]:
-        words = line.split()
-        if len(words) > 4 and words[3] in ESTABLISHED and int(words[1].rpartition(":")[2], 16) == port:
-            total += int(words[4].partition(":")[0], 16)
-    return total
 
 
 def drained(address: str, port: int, key: str, seconds: float) -> bool:
@@ -74,4 +42,4 @@ def _busy(address: str, port: int, key: str) -> bool:
         inside = requests_inside(ask(address, "GET", "/metrics", key).decode())
     except OSError:  # it answers between passes only, and a pass may be long
         return True
-    return bool(inside) or any(unsent(table.read_text(), port) for table in TABLES if table.exists())
+    return bool(inside) or is_sending(port)

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from mainspring.errors import EnvironmentError_, InputError
+from mainspring.errors import InputError
+from mainspring.replicas.keys import read_key
 
 KV = ("f16", "q8_0", "q4_0")
 """Types that the KV cache is kept in."""
 
 SLOTS, CONTEXT, DRAFT, DRAIN = 512, 1 << 20, 64, 3_600.0
 """Most slots, tokens of a slot, drafted tokens of one guess, and seconds of drain."""
-
-KEY = 4_096
-"""Longest key, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,7 @@ class Options:
     kept: int = 512  # MiB of past prompts kept beside the slots
     embeddings: bool = False  # take inputs as long as the context, not only 512 tokens
     key: str = ""  # what requests must bring; "": nothing
+    digest: str = ""  # of the version that was chosen; "": whatever is there
     drain: float = 10.0  # seconds that running requests get after SIGTERM
 
 
@@ -70,6 +69,7 @@ def read_options(words: Sequence[str]) -> Options:
     parser.add_argument("--no-prefix-cache", dest="prefix", action="store_false")
     parser.add_argument("--embeddings", action="store_true")
     parser.add_argument("--key-file", type=Path)
+    parser.add_argument("--digest", default="")
     parser.add_argument("--drain", type=float, default=10.0)
     # Words that every replica is told: code snapshots and batches are of other runtimes; here slots take their place.
     parser.add_argument("--code", type=Path)
@@ -77,7 +77,7 @@ def read_options(words: Sequence[str]) -> Options:
     parser.add_argument("--batch-wait", type=float)
     given = vars(parser.parse_args(words))
     given["draft"] = _draft(given.pop("speculate"))
-    given["key"] = _key(given.pop("key_file"))
+    given["key"] = read_key(given.pop("key_file"))
     known = {field.name for field in dataclasses.fields(Options)}
     options = Options(**{name: value for name, value in given.items() if name in known})
     _check(options)
@@ -110,17 +110,3 @@ def _draft(said: str) -> int:
             "bad-option", f"`--speculate {said}` is not known: it is `ngram:TOKENS`, with 1 to {DRAFT} tokens"
         )
     return int(count)
-
-
-def _key(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        key = path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise EnvironmentError_("key-file", f"`{path}` cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError("bad-key", f"`{path}` holds no key: it is not ASCII") from error
-    if not key or len(key) > KEY or not key.isprintable() or " " in key:
-        raise InputError("bad-key", f"`{path}` holds no key: one word of at most {KEY:,} printable characters")
-    return key

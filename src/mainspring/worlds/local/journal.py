@@ -8,6 +8,7 @@ What it must never do: hold a token or its hash, or let a key be made that is no
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import getpass
 import json
 import os
@@ -34,12 +35,14 @@ def person(where: str) -> Caller:
 
 
 @contextlib.contextmanager
-def recorded(state: Path, what: str, target: str, detail: str) -> Iterator[None]:
+def recorded(state: Path, what: str, target: str, detail: str, where: str = "keys.json") -> Iterator[None]:
     """Write down a change of keys, have it made, write down how that ended. The caller holds the keys' lock.
+
+    `where`: what is changed, when it is something else that needs no controller, such as the registry.
 
     Raises `OSError` before anything was done, and whatever the change itself raises.
     """
-    entry = change(chance.token_hex(8), time.time(), person("keys.json"), what, target, detail)
+    entry = change(chance.token_hex(8), time.time(), person(where), what, target, detail)
     begun = {name: value for name, value in asdict(entry).items() if name not in {"outcome", "message"}}
     _append(state, begun)
     try:
@@ -48,6 +51,23 @@ def recorded(state: Path, what: str, target: str, detail: str) -> Iterator[None]
         _ended(state, entry.id, "failed", said(str(error)))
         raise
     _ended(state, entry.id, "accepted")
+
+
+@contextlib.contextmanager
+def recorded_alone(state: Path, what: str, target: str, detail: str, where: str) -> Iterator[None]:
+    """The same for what holds no lock of the keys: it is held here. Raises `EnvironmentError_` before the change."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state / "keys.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            noted = recorded(state, what, target, detail, where)
+            noted.__enter__()
+        except OSError as error:
+            message = f"`{state / NAME}` can't be written: {error.strerror}; nothing was changed"
+            raise EnvironmentError_("changes-not-written", message, "mainspring doctor") from error
+        with contextlib.ExitStack() as stack:
+            stack.push(noted.__exit__)
+            yield
 
 
 def _ended(state: Path, id: str, outcome: str, message: str = "") -> None:

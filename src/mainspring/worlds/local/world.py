@@ -34,6 +34,7 @@ from mainspring.loop.plan import (
 )
 from mainspring.loop.ports import Accepted, Refused, World
 from mainspring.loop.snapshot import Observed, ProcessSeen, RunSeen, VersionSeen
+from mainspring.runtimes.catalog import runtimes
 from mainspring.worlds.local import loads, secrets
 from mainspring.worlds.local.processes import ALIVE, Command, JsonFiles, Processes
 from mainspring.worlds.local.shim import write_whole
@@ -77,7 +78,7 @@ class Runs(Protocol):
 class Programs:
     """What the three kinds of process run, after the Python executable."""
 
-    replica: tuple[str, ...] = ("-m", "mainspring.replicas.{runtime}")
+    replica: tuple[str, ...] = ("-m", "{module}")
     gateway: tuple[str, ...] = ("-m", "mainspring.gateway")
     run: tuple[str, ...] = ("-m", "mainspring.pipelines.host")
 
@@ -127,7 +128,9 @@ class LocalWorld(World):
             registry=answered,
             free_disk=self._free_disk(),
             cores=os.cpu_count() or 0,
-            loads=loads.read(self._state / "loads", processes, self._mono(), time.monotonic()),
+            loads=loads.read(
+                self._state / "loads", processes, self._mono(), time.monotonic(), self._state / "processes"
+            ),
         )
 
     def _prune(self, processes: tuple[ProcessSeen, ...]) -> tuple[ProcessSeen, ...]:
@@ -237,6 +240,8 @@ class LocalWorld(World):
     def _start(self, action: StartReplica | StartGateway | StartRun) -> str:
         match action:
             case StartReplica():
+                if action.runtime not in runtimes():
+                    return f"there is no runtime `{action.runtime}`: a package that brought it is not installed"
                 artefact = Path(action.artefact)
                 if not artefact.is_dir():
                     return f"the artefact `{artefact}` is not there"
@@ -271,7 +276,8 @@ class LocalWorld(World):
                 threads = {f"{library}_NUM_THREADS": str(action.threads) for library in ("OMP", "OPENBLAS", "MKL")}
                 # Threads that spin while they wait make llama.cpp 10 to 30 times slower beside any other work.
                 env = {**common, **threads, "PYTHONSAFEPATH": "1", "GOMP_SPINCOUNT": "1000"}
-                program = (part.format(runtime=action.runtime) for part in self._programs.replica)
+                module = runtimes()[action.runtime].module
+                program = (part.format(runtime=action.runtime, module=module) for part in self._programs.replica)
                 return Command((self._python, *program, *self._replica(action)), folder, env)
             case StartGateway():
                 argv = (self._python, *self._programs.gateway, *self._gateway(action))
@@ -294,6 +300,8 @@ class LocalWorld(World):
             "--batch-wait": str(action.batch_wait),
         }
         given = tuple(part for option in options.items() for part in option)
+        if action.digest:
+            given = (*given, "--digest", action.digest)
         key = () if action.runtime == "onnx" else ("--key-file", str(secrets.upstream(self._state)))
         return (*given, *key, *action.options)
 

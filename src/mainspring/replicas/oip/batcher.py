@@ -49,6 +49,7 @@ class Batcher:
         self._rows = 0
         self._busy = False
         self._company = False
+        self.running = 0  # requests that are being scored
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -82,6 +83,7 @@ class Batcher:
             rows += batch[-1].rows
         self._rows -= rows
         self._busy = True
+        self.running = len(batch)
         self._company = len(batch) > 1
         self._loop.run_in_executor(self._thread, self._work, batch)
 
@@ -118,6 +120,7 @@ class Batcher:
     def _finish(self, batch: list[Job], results: list[Result]) -> None:
         self.batches += 1
         self._busy = False
+        self.running = 0
         if self._queue:
             self._company = True
             self._launch()  # the model thread starts before the answers are written

@@ -142,11 +142,12 @@ def _values(tensor: Tensor, field: Field) -> list[Any]:
         data = [row[0] for row in data]
     if len(data) != shape[0]:
         raise BadRequest(f"the input `{field.name}` has {len(data)} values, its shape says {shape[0]}")
-    _check(data, field)
+    check_values(data, field)
     return data
 
 
-def _check(data: Sequence[Any], field: Field) -> None:
+def check_values(data: Sequence[Any], field: Field) -> None:
+    """Raises `BadRequest` where a value is not what the field takes."""
     kinds, datatype = _KINDS[field.datatype], field.datatype
     for value in data:
         if value is None:

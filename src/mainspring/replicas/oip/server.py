@@ -1,28 +1,31 @@
-"""The replica's HTTP side: Open Inference Protocol v2 over one packaged model.
+"""The replica's HTTP side: Open Inference Protocol v2 over one scorer.
 
-Who calls it: `__main__`. What it must never do: fail as a whole because of one request.
+Who calls it: `serving.py`. What it must never do: fail as a whole because of one request.
 `/v2/models/-/...` means the model that is here, whatever its name; the gateway uses it.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mainspring.artefacts.manifest import Manifest
-from mainspring.artefacts.score import Scorer
 from mainspring.errors import MainspringError
-from mainspring.replicas.onnx.batcher import Batcher, Job, Result
-from mainspring.replicas.onnx.protocol import BadRequest, Reader, answer, are_numbers
+from mainspring.replicas.oip.batcher import Batcher, Job, Result
+from mainspring.replicas.oip.protocol import BadRequest, Reader, answer, are_numbers
 from mainspring.wire.http1 import TEXT, Request
+
+if TYPE_CHECKING:
+    from mainspring.replicas.oip.serving import Scores
 
 log = logging.getLogger(__name__)
 
 _DUMMY = {"BOOL": False, "INT64": 0, "FP64": 0.0, "FP32": 0.0, "BYTES": ""}
 
 
-def warm_up(scorer: Scorer) -> None:
+def warm_up(scorer: Scores) -> None:
     """Score one row of nulls, so that the first request finds all loaded; a failure is only logged."""
     row = {f.name: [None if f.nullable else _DUMMY[f.datatype]] for f in scorer.manifest.inputs}
     try:
@@ -33,13 +36,16 @@ def warm_up(scorer: Scorer) -> None:
 
 
 class Replica:
-    """Answers requests for one model version."""
+    """Answers requests for one model version; `program` and `platform` are what its metadata say of the server."""
 
-    def __init__(self, scorer: Scorer, batcher: Batcher, model: str, version: str) -> None:
-        self._manifest: Manifest = scorer.manifest
+    def __init__(
+        self, manifest: Manifest, batcher: Batcher, model: str, version: str, *, program: str, platform: str
+    ) -> None:
+        self._manifest = manifest
         self._batcher = batcher
         self._model, self._version = model, version
-        self._reader = Reader(scorer.manifest)
+        self._program, self._platform = program, platform
+        self._reader = Reader(manifest)
         self._counts = dict.fromkeys((200, 400, 500), 0)
         self._made = 0
 
@@ -51,7 +57,7 @@ class Replica:
         elif request.method not in (b"GET", b"HEAD"):
             request.fail(405 if parts[0] in (b"v2", b"metrics") else 404, "only `GET` is answered here")
         elif parts == [b"v2"]:
-            request.reply(200, _json({"name": "mainspring-onnx", "version": "1", "extensions": []}))
+            request.reply(200, _json({"name": self._program, "version": "1", "extensions": []}))
         elif parts == [b"v2", b"health", b"live"]:
             request.reply(200, b'{"live":true}')
         elif parts == [b"v2", b"health", b"ready"]:
@@ -122,7 +128,7 @@ class Replica:
             {
                 "name": self._model,
                 "versions": [self._version],
-                "platform": "onnx_onnxv1",
+                "platform": self._platform,
                 "inputs": inputs,
                 "outputs": [output],
             }
@@ -134,6 +140,7 @@ class Replica:
             f"mainspring_replica_batches_total {self._batcher.batches}",
             f"mainspring_replica_compute_seconds_total {self._batcher.compute:.6f}",
             f"mainspring_replica_waiting {self._batcher.waiting}",
+            f"mainspring_replica_running {self._batcher.running}",
         ]
         return "".join(f"{line}\n" for line in lines).encode()
 

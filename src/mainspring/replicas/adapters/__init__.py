@@ -1,0 +1,1 @@
+"""What runs inside the environments of model servers: thin pieces of Mainspring that speak to their libraries."""

@@ -1,0 +1,1 @@
+"""The process that keeps a model server of somebody else's."""

@@ -1,0 +1,1 @@
+"""A replica that scores with a class of the user's own."""
