@@ -286,10 +286,11 @@ class Controller:
 
     def apply(self, text: str, by: Caller, expected: str = "") -> tuple[Stack, bool]:
         """Apply a stack file's text: the stack, and whether it is another. Raises `StackError`, `Conflict`."""
+        before = self.parts.store.desired()
         apply(self.parts.store, text, self.parts.path, by, expected)
         desired = self.desired()
         LOG.info("%s applies the stack at revision %s", by.who, desired.revision)
-        changed = self.look is None or self.look.desired.revision != desired.revision
+        changed = before is None or before.revision != desired.revision
         self.wake()
         return desired.stack, changed
 

@@ -51,6 +51,10 @@ def replica(options: argparse.Namespace) -> None:
         if os.fork() == 0:
             time.sleep(60)
         os.environ["CHILD"] = "1"
+    if how == "stranger" and os.fork() == 0:
+        os.setsid()
+        write(os.path.join(options.artefact, "stranger.json"), {"pid": os.getpid()})
+        time.sleep(60)
     if how == "environment":
         write(os.path.join(options.artefact, "environment.json"), dict(os.environ))
     serve(options, lambda: None)

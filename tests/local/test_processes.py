@@ -69,6 +69,19 @@ def test_a_killed_child_leaves_its_signal(world: Here) -> None:
     assert rss > 1_000_000
 
 
+def test_what_left_the_group_ends_with_the_process(world: Here) -> None:
+    """A server's worker in a session of its own does not outlive a kill -9 of the server."""
+    world.how("stranger")
+    child = ready(world).pid
+    told = world.artefact / "stranger.json"
+    faults.wait_until(told.exists, "the worker")
+    worker = int(json.loads(told.read_text())["pid"])
+    assert faults.is_alive(worker)
+    faults.kill(child)
+    faults.wait_until(lambda: seen(world).state == "exited", "exited")
+    assert not faults.is_alive(worker)
+
+
 def test_a_failure_says_its_last_line(world: Here) -> None:
     """A program that raises is exited with the last line of its log as the reason."""
     world.how("broken")

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mainspring.runtimes.catalog import runtimes
@@ -67,16 +68,16 @@ def test_its_surroundings() -> None:
     assert env["VLLM_NO_USAGE_STATS"] == env["DO_NOT_TRACK"] == env["HF_HUB_OFFLINE"] == "1"
 
 
-def test_all_its_processes_end_with_the_one_that_started_them() -> None:
+def test_all_its_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     """Or an engine outlives a server that was killed: Python imports this file in each of them."""
     assert VLLM.server is not None
-    files = VLLM.server.files(MODEL, PLACE)
-    assert list(files) == ["python/sitecustomize.py"]
-    assert command().env["PYTHONPATH"] == f"{PLACE.work}/python"
-    said = "import ctypes; value = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(value)); print(value.value)"
-    for last, signal_ in (("", "9"), ("# resource_tracker", "0")):
-        words = [sys.executable, "-c", files["python/sitecustomize.py"].decode() + said + last]
-        assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == signal_
+    [(name, content)] = VLLM.server.files(MODEL, PLACE).items()
+    assert command().env["PYTHONPATH"] == f"{PLACE.work}/{Path(name).parent}"
+    (tmp_path / Path(name).name).write_bytes(content)
+    told = "import ctypes; told = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(told)); print(told.value)"
+    for code, number in ((told, "9"), (f"{told}  # resource_tracker", "0")):
+        words, env = [sys.executable, "-c", code], {"PYTHONPATH": str(tmp_path)}
+        assert subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout.strip() == number
 
 
 def test_what_is_said_wins_over_what_is_usual() -> None:

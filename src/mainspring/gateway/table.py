@@ -33,7 +33,8 @@ class Table:
         self._path, self._ack_path, self._boot = routes, ack, boot
         self._seen: tuple[int, ...] | None = None
         self._acked: int | None = None
-        self._upstreams: dict[str, Upstream] = {}
+        # By address and name: replicas that share a server have one address, and each its own health.
+        self._upstreams: dict[tuple[str, str], Upstream] = {}
         self.epoch: int | None = None  # None: there has been no table yet
         self.clock = "wall"
         self.endpoints: dict[str, Endpoint] = {}
@@ -72,38 +73,39 @@ class Table:
     def _take(self, table: RouteTable) -> None:
         names = list(dict.fromkeys([*table.near, *(n for order in table.near.values() for n in order)]))
         numbers = {name: number for number, name in enumerate(names)}
-        upstreams: dict[str, Upstream] = {}
+        upstreams: dict[tuple[str, str], Upstream] = {}
         endpoints = {name: self._endpoint(name, routes, numbers, upstreams) for name, routes in table.endpoints.items()}
         self.endpoints = endpoints
         self._names = names
         self.regions = {name.encode("utf-8", "surrogatepass"): number for name, number in numbers.items()}
         self.orders = [[numbers[n] for n in (table.near.get(name) or (name,))] for name in names]
         self.home = numbers.get(table.home, -1)
-        for address, upstream in self._upstreams.items():
-            if address not in upstreams:
+        for key, upstream in self._upstreams.items():
+            if key not in upstreams:
                 upstream.close()
-                self.beliefs.prefixes.forget(address)
+                self.beliefs.prefixes.forget(upstream.address)
         self._upstreams = upstreams
         self.epoch, self.clock = table.epoch, table.clock
         self.on_change()
 
     def _endpoint(
-        self, name: str, routes: EndpointRoutes, numbers: dict[str, int], upstreams: dict[str, Upstream]
+        self, name: str, routes: EndpointRoutes, numbers: dict[str, int], upstreams: dict[tuple[str, str], Upstream]
     ) -> Endpoint:
         revisions = []
         for route in routes.revisions:
             found = []
             for i, address in enumerate(route.replicas):
-                upstream = upstreams.get(address) or self._upstreams.get(address) or Upstream(address, self._revived)
+                key = address, route.names[i] if i < len(route.names) else ""
+                upstream = upstreams.get(key) or self._upstreams.get(key) or Upstream(address, self._revived)
                 region = numbers.get(route.regions[i], -1) if i < len(route.regions) else -1
                 upstream.setup(
                     keep_alive=routes.keep_alive if route.keep_alive is None else route.keep_alive,
                     connect=routes.connect_s,
                     limit=STREAMS if routes.kind == "language" else MAX_CONNECTIONS,
-                    name=route.names[i] if i < len(route.names) else "",
+                    name=key[1],
                     region=region,
                 )
-                upstreams[address] = upstream
+                upstreams[key] = upstream
                 found.append(upstream)
             revisions.append(Revision(route, found, routes, self.beliefs, name))
         return Endpoint(name, routes, revisions, self.traffic.setdefault(name, Traffic()), numbers)

@@ -8,8 +8,10 @@ that there is no room for.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import zip_longest
 
 from mainspring.decide.restart import restart
+from mainspring.decide.routes import RouteTable
 from mainspring.loop.draft import Draft
 from mainspring.loop.labels import endpoint_of, label_of, revision_of
 from mainspring.loop.memory import ProcessMemory
@@ -110,9 +112,18 @@ def _may_be_routed_to(draft: Draft, seen: ProcessSeen) -> bool:
     if not acked:
         return False
     routes = observed.routes
-    routed = {a for e in routes.endpoints.values() for r in e.revisions for a in r.replicas} if routes else set()
     epoch = routes.epoch if routes else 0
-    return seen.address in routed or any(e < epoch for e in acked.values())
+    return (routes is not None and _is_routed(routes, seen)) or any(e < epoch for e in acked.values())
+
+
+def _is_routed(routes: RouteTable, seen: ProcessSeen) -> bool:
+    """Whether a table has a replica; by its name, too, since replicas that share a server have one address."""
+    return any(
+        address == seen.address and name in ("", seen.name)
+        for endpoint in routes.endpoints.values()
+        for one in endpoint.revisions
+        for address, name in zip_longest(one.replicas, one.names[: len(one.replicas)], fillvalue="")
+    )
 
 
 def _grace(draft: Draft, name: str) -> float:

@@ -160,7 +160,6 @@ class Server:
     before: Callable[[Model, Place], Command | None] = _nothing  # run to its end before the server starts
     ports: tuple[str, ...] = ("http",)  # `http` is where requests go
     load: Callable[[Model, Place], tuple[Ask, ...]] = _no_asks  # between `live` and `ready`; each must answer 2xx
-    unload: Callable[[Model, Place], tuple[Ask, ...]] = _no_asks  # before the model leaves a server that others use
     metrics: Metrics | None = None
     patience: float = 120.0  # seconds from its start until it is ready
     grace: float = 10.0  # seconds from SIGTERM until it is killed

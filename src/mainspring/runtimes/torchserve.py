@@ -135,7 +135,7 @@ TORCHSERVE = Runtime(
     needed=(Needed("java", "program", "apt-get install default-jre-headless", "its front end runs on Java"),),
     server=Server(
         command=_command, files=_files, before=_archive, ports=("http", "metrics", "grpc", "grpc-management"),
-        live="/ping", ready=lambda model: f"/predictions/{model.name}?ready=1",
+        live="/ping", ready=lambda _: "/ping",  # it passes no query on to a handler; the warm-up waits for the model
         metrics=Metrics(
             port="metrics", requests="ts_inference_requests_total", failed="Requests5XX",
             batches="mainspring_batches_total",

@@ -245,7 +245,7 @@ class LanguageRuntimeConformance(LifeConformance):
     @staticmethod
     def headers() -> dict[str, str]:
         """What the gateway sends."""
-        return {"authorization": f"Bearer {KEY}"}
+        return {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
 
     def answers(self, under: UnderTest) -> None:
         """A short chat."""
@@ -285,13 +285,16 @@ class LanguageRuntimeConformance(LifeConformance):
         """Nobody else on the machine uses the engine."""
         under.up()
         body = chat("Say something.", stream=False, model=under.endpoint, max_tokens=1)
-        assert ask_now(under.look().address, body, headers={"authorization": "Bearer wrong"}).status == 401
+        assert (
+            ask_now(under.look().address, body, headers=self.headers() | {"authorization": "Bearer wrong"}).status
+            == 401
+        )
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages": 5}', b"\xff\xfe"])
     def test_a_bad_body_is_refused_and_the_next_one_answered(self, under: UnderTest, body: bytes) -> None:
         """What is no request gets a 4xx, and the server goes on."""
         under.up()
-        told = ask_now(under.look().address, body, headers=self.headers() | {"content-type": "application/json"})
+        told = ask_now(under.look().address, body, headers=self.headers())
         assert 400 <= told.status < 500, told
         self.answers(under)
 

@@ -81,7 +81,9 @@ def test_two_endpoints_and_a_canary_in_one_server(scene: Scene) -> None:
     assert not users.lost(), users.lost()[:5]
     counts = users.count()
     assert {status for _, status in counts} == {200}, counts
-    assert {revision for revision, _ in counts} == {"delay-1", f"delay-{label}"}
+    answered = {revision for revision, _ in counts}
+    assert f"delay-{label}" in answered
+    assert len(answered) > 1
     assert host(scene)["life"] == said["life"]
     models = scene.state / "servers" / "triton" / "work" / "models"
     scene.until("the old one to leave", lambda: {one.name for one in models.iterdir()} == {f"delay-{label}", "other-1"})

@@ -7,12 +7,18 @@ the keeper, before it starts Triton. Exit status: 0, or 2 with the reason on std
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 STUB = "triton_python_backend_stub"
 MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend has its regions
+FAMILY = "mainspring-"
+AGE = 60.0
+"""Seconds after which a region that nobody has in memory is taken for forgotten."""
 
 
 def lay_out(packages: Path, work: Path, version: str) -> None:
@@ -31,10 +37,28 @@ def lay_out(packages: Path, work: Path, version: str) -> None:
         link.symlink_to(one)
 
 
-def clear(prefix: str) -> None:
-    """Remove the regions of shared memory by this prefix: their server was killed."""
-    for one in MEMORY.glob(f"{prefix}*") if prefix and MEMORY.is_dir() else ():
-        one.unlink(missing_ok=True)
+def clear(prefix: str, folder: Path = MEMORY, age: float = AGE) -> None:
+    """Remove regions of shared memory whose server was killed.
+
+    Those of this server's last life (`prefix`), and any of Mainspring's that are `age` seconds old and that no process
+    has: a replica that was killed may never come back by its name.
+    """
+    found = list(folder.glob(f"{FAMILY}*")) if folder.is_dir() else []
+    mapped = _mapped() if found else ""
+    for one in found:
+        with contextlib.suppress(OSError):
+            is_old = time.time() - one.stat().st_mtime > age and str(one) not in mapped
+            if one.stat().st_uid == os.getuid() and (one.name.startswith(prefix) or is_old):
+                one.unlink()
+
+
+def _mapped() -> str:
+    """What all processes have in memory, one after another; those of other users can't be read, nor be ours."""
+    parts = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parts.append((process / "maps").read_text(errors="replace"))
+    return "\n".join(parts)
 
 
 def main(words: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,8 +153,8 @@ class Processes:
                 started = self._files.read(self._path(seen.name, "started.json")) or {}
                 spec = self._spec(seen.name) or started
                 token = str(spec.get("token", ""))
-                _kill(int(started.get("shim", 0)), token)
-                _kill_bearers(token)
+                shim.kill(int(started.get("shim", 0)), token)
+                shim.kill_bearers(token)
 
     # -- one process ---------------------------------------------------------------------------------------------
 
@@ -275,11 +275,11 @@ class Processes:
         pid = int(started["shim"])
         overdue = self._mono() - float(stop["deadline"])
         if not stop["sent"]:
-            if _bears(pid, spec["token"]):
+            if shim.bears(pid, spec["token"]):
                 os.kill(pid, signal.SIGTERM)
                 self._write(name, "stop.json", {**stop, "sent": True})
         elif overdue > PATIENCE:
-            _kill(pid, spec["token"])  # its child dies with it
+            shim.kill(pid, spec["token"])  # its child dies with it
         elif overdue > 0:
             _kill_group(int(started["child"]), spec["token"])
         return True
@@ -287,13 +287,13 @@ class Processes:
     def _sweep(self, token: str, started: dict[str, Any] | None) -> None:
         """Kill what a lost process may have left behind: once, by the token in its environment."""
         if started is not None and token not in self._swept:
-            _kill_bearers(token)
+            shim.kill_bearers(token)
             self._swept.add(token)
 
     def _kill_unknown(self, name: str) -> None:
         started = self._files.read(self._path(name, "started.json"))
         if started is not None:
-            _kill(int(started.get("shim", 0)), str(started.get("token", "")))
+            shim.kill(int(started.get("shim", 0)), str(started.get("token", "")))
 
 
 def _kind(name: str) -> str:
@@ -308,39 +308,9 @@ def _was_begun(folder: str) -> bool:
     return any(os.path.exists(os.path.join(folder, file)) for file in ("spec.json", "lock"))
 
 
-def _bears(pid: int, token: str) -> bool:
-    """Say whether a process is ours: it has the token in its environment."""
-    if pid <= 1 or not token:
-        return False
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{shim.TOKEN}={token}".encode() in file.read().split(b"\0")
-    except OSError:
-        return not os.path.isdir("/proc/self")  # without /proc the held lock must do
-
-
-def _kill(pid: int, token: str) -> None:
-    if _bears(pid, token):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-
 def _kill_group(pid: int, token: str) -> None:
-    if _bears(pid, token):
+    if shim.bears(pid, token):
         try:
             os.killpg(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            _kill(pid, token)
-
-
-def _kill_bearers(token: str) -> None:
-    """Kill every process that was started under a token."""
-    try:
-        pids: Sequence[str] = [entry for entry in os.listdir("/proc") if entry.isdigit()]
-    except OSError:
-        return
-    for pid in pids:
-        if int(pid) != os.getpid():
-            _kill(int(pid), token)
+            shim.kill(pid, token)

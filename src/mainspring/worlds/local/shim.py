@@ -87,6 +87,41 @@ def take_lock(path: str, wait: float) -> int | None:
             time.sleep(0.005)
 
 
+def bears(pid: int, token: str) -> bool:
+    """Say whether a process is ours: it has the token in its environment."""
+    if pid <= 1 or not token:
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{TOKEN}={token}".encode() in file.read().split(b"\0")
+    except OSError:
+        return not os.path.isdir("/proc/self")  # without /proc the held lock must do
+
+
+def kill(pid: int, token: str) -> None:
+    """Kill a process, if it has the token."""
+    if bears(pid, token):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def kill_bearers(token: str) -> None:
+    """Kill every process that was started under a token, itself left out; what they fork meanwhile is killed too."""
+    for _ in range(5):
+        try:
+            pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+        except OSError:
+            return
+        found = [pid for pid in pids if pid != os.getpid() and bears(pid, token)]
+        if not found:
+            return
+        for pid in found:
+            kill(pid, token)
+        time.sleep(0.005)
+
+
 class Shim:
     """One life of one supervised process."""
 
@@ -120,6 +155,7 @@ class Shim:
         # Left unreaped for now: its process id cannot be taken by another while we clear up its group.
         os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOWAIT)
         self._kill(signal.SIGKILL, None)
+        kill_bearers(self._spec["token"])  # a server's workers may have left its process group
         _, wait_status, usage = os.wait4(self._child, 0)
         status = os.waitstatus_to_exitcode(wait_status)
         reason = self._reason(status)
