@@ -205,7 +205,9 @@ def _follows(
     if not lacking:
         asked = seen.requests or seen.arms.mirrored.requests
         failed = seen.errors if seen.requests else seen.arms.mirrored.errors
-        return "advance", f"{asked:,} answers, {failed:,} failed" + (f"; {ab.message}" if ab else ""), ""
+        # Not enough to give it up for, and a person may want to look at it all the same.
+        turned_down = next((f"; {one.message}" for one in found if "refusals" in one.name), "")
+        return "advance", f"{asked:,} answers, {failed:,} failed{turned_down}" + (f"; {ab.message}" if ab else ""), ""
     if stage.otherwise == "proceed":
         risk = "; ".join(one.risk or one.message for one in lacking)
         return "advance", f"goes on without certainty: {risk}", risk

@@ -82,7 +82,7 @@ def _environment(place: Place) -> dict[str, str]:
     return {
         "PATH": f"{place.environment}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": place.source,
-        "TMPDIR": f"{place.work}/tmp",
+        "TMPDIR": f"{place.work}/temporary",
         "LOG_LOCATION": f"{place.work}/logs",
         "METRICS_LOCATION": f"{place.work}/logs",
         "OMP_NUM_THREADS": str(place.threads),
@@ -104,7 +104,7 @@ def _archive(model: Model, place: Place) -> Command:
 def _command(_: Model, place: Place) -> Command:
     argv = (
         place.python, "-m", f"{ADAPTERS}.torchserve_run", f"{place.work}/busy", str(QUIET + _delay(place) / 1000),
-        "java", f"-Dmodel_server_home={place.packages}", f"-Djava.io.tmpdir={place.work}/tmp",
+        "java", f"-Dmodel_server_home={place.packages}", f"-Djava.io.tmpdir={place.work}/temporary",
         f"-Dlog4j.configurationFile=file://{place.work}/log4j2.xml", "-XX:+UseSerialGC", "-Xmx512m",
         "-cp", f"{place.packages}/ts/frontend/*", "org.pytorch.serve.ModelServer",
         "--python", place.python, "-f", f"{place.work}/config.properties", "-s", f"{place.work}/store", "-ncs",

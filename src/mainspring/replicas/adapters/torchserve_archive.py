@@ -37,7 +37,7 @@ def make(given: argparse.Namespace) -> int:
         print(f"error: {error.message}", file=sys.stderr)
         return 2
     work = Path.cwd()
-    for name in (STORE, "tmp", "logs"):
+    for name in (STORE, "temporary", "logs"):
         (work / name).mkdir(exist_ok=True)
     (work / "handler.py").write_text(HANDLER, encoding="utf-8")
     busy = work / "busy"
