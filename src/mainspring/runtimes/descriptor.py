@@ -83,6 +83,7 @@ class Place:
     instances: int = 1  # copies of the model in the server
     words: tuple[str, ...] = ()  # the server's own words: what `Words.rest` has
     key: str = ""  # what the gateway shows as a bearer token: never for a command line
+    short: str = ""  # a short path to `work`, for sockets below it: a longer one than 107 bytes can't be listened on
     cache: str = ""  # a folder that outlives the replica, for what is made of an artefact, by digest
 
 

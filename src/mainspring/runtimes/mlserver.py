@@ -73,7 +73,7 @@ MLSERVER = Runtime(
         live="/v2/health/live", ready=lambda model: f"/v2/models/{model.name}/ready",
         metrics=Metrics(
             port="metrics", running="rest_server_requests_in_progress", requests="model_infer_request_success_total",
-            failed="model_infer_request_failure_total", batches="mainspring_batch_rows_count",
+            failed="model_infer_request_failure_total", batches="mainspring_batches_total",
         ),
         patience=90.0, grace=15.0,
     ),

@@ -28,6 +28,11 @@ def archive(model: Model) -> str:
     return f"{model.name}.mar"
 
 
+def _short(place: Place) -> str:
+    """The folder of its sockets: its own, and those that it talks to its workers by."""
+    return place.short or place.work
+
+
 def _delay(place: Place) -> int:
     """Milliseconds that a batch waits for company."""
     return max(1, math.ceil(place.wait * 1000))
@@ -53,7 +58,7 @@ def config(model: Model, place: Place) -> str:
     host, ports = place.host, place.ports
     lines = {
         "inference_address": f"http://{host}:{ports['http']}",
-        "management_address": f"unix:{place.work}/management.sock",
+        "management_address": f"unix:{_short(place)}/management.sock",
         "metrics_address": f"http://{host}:{ports['metrics']}",
         "grpc_inference_address": host,
         "grpc_inference_port": ports["grpc"],
@@ -82,7 +87,7 @@ def _environment(place: Place) -> dict[str, str]:
     return {
         "PATH": f"{place.environment}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": place.source,
-        "TMPDIR": f"{place.work}/temporary",
+        "TMPDIR": f"{_short(place)}/temporary",
         "LOG_LOCATION": f"{place.work}/logs",
         "METRICS_LOCATION": f"{place.work}/logs",
         "OMP_NUM_THREADS": str(place.threads),
@@ -90,7 +95,7 @@ def _environment(place: Place) -> dict[str, str]:
 
 
 def _files(model: Model, place: Place) -> Mapping[str, bytes]:
-    return {"config.properties": config(model, place).encode(), "log4j2.xml": LOGGING.encode(), "tmp/.keep": b""}
+    return {"config.properties": config(model, place).encode(), "log4j2.xml": LOGGING.encode(), "temporary/.keep": b""}
 
 
 def _archive(model: Model, place: Place) -> Command:
@@ -104,7 +109,7 @@ def _archive(model: Model, place: Place) -> Command:
 def _command(_: Model, place: Place) -> Command:
     argv = (
         place.python, "-m", f"{ADAPTERS}.torchserve_run", f"{place.work}/busy", str(QUIET + _delay(place) / 1000),
-        "java", f"-Dmodel_server_home={place.packages}", f"-Djava.io.tmpdir={place.work}/temporary",
+        "java", f"-Dmodel_server_home={place.packages}", f"-Djava.io.tmpdir={_short(place)}/temporary",
         f"-Dlog4j.configurationFile=file://{place.work}/log4j2.xml", "-XX:+UseSerialGC", "-Xmx512m",
         "-cp", f"{place.packages}/ts/frontend/*", "org.pytorch.serve.ModelServer",
         "--python", place.python, "-f", f"{place.work}/config.properties", "-s", f"{place.work}/store", "-ncs",

@@ -140,7 +140,11 @@ class UnderTest:
         found = self.until(lambda seen: seen.state not in ALIVE, "gone", seconds)
         end = time.monotonic() + 10.0
         while left := [pid for pid in self.seen if is_alive(pid)]:
-            assert time.monotonic() < end, f"left behind by {found}: {[_told(pid) for pid in left]}"
+            if time.monotonic() > end:
+                told = [_told(pid) for pid in left]
+                self.end()  # so that the next test begins with none of it
+                self.seen.clear()
+                raise AssertionError(f"left behind by {found}: {told}")
             time.sleep(0.05)
         self.seen.clear()
         return found

@@ -19,6 +19,7 @@ from mainspring.replicas.environment_lock import requirements, server
 from mainspring.runtimes.catalog import runtimes
 from mainspring.runtimes.descriptor import Runtime
 from mainspring.testing.artefacts import smollm2
+from mainspring.testing.serving import call
 
 RESULTS = Path(__file__).parents[3] / "build" / "compatibility"
 ABSENT: dict[str, str] = {}
@@ -73,3 +74,8 @@ def spoilt_weights(good: Path, folder: Path) -> Path:
     (folder / WEIGHTS).write_bytes(b"GGUF" + b"\0" * 64)
     save_manifest(folder, replace(load_manifest(good), digest=digest_of_file(folder / WEIGHTS)))
     return folder
+
+
+def post(address: str, path: str) -> int:
+    """The status of an empty POST."""
+    return call(address, "POST", path, b"{}", {"content-type": "application/json"}, 60.0).status

@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from mainspring.artefacts.load import MANIFEST
@@ -34,8 +35,15 @@ def build(given: argparse.Namespace) -> int:
         shutil.copyfile(given.artefact / name, model / name)
     settings = {"code": str(given.code), "threads": given.threads}
     (given.sources / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
-    argv = [sys.executable, "-m", "bentoml", "build", str(given.sources), "--version", given.version, "--output", "tag"]
-    return subprocess.run(argv, check=False).returncode
+    return _built(given.sources, given.version)
+
+
+def _built(sources: Path, version: str) -> int:
+    """Run BentoML's build on a copy: it takes no file below a folder whose name begins with a dot, as a stack's has."""
+    argv = [sys.executable, "-m", "bentoml", "build", ".", "--version", version, "--output", "tag"]
+    with tempfile.TemporaryDirectory(prefix="bento-") as copy:
+        shutil.copytree(sources, copy, dirs_exist_ok=True)
+        return subprocess.run(argv, cwd=copy, check=False).returncode
 
 
 def main() -> int:

@@ -17,19 +17,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import mlserver  # type: ignore[import-not-found]  # is only there in the server's environment
-from mlserver import metrics, types
+from mlserver import types
 from mlserver.batching.adaptive import AdaptiveBatcher  # type: ignore[import-not-found]
-from mlserver.context import model_context  # type: ignore[import-not-found]
 from mlserver.errors import MLServerError  # type: ignore[import-not-found]
 
 from mainspring.artefacts.manifest import Field
 from mainspring.artefacts.score import Scorer
 from mainspring.errors import MainspringError
 from mainspring.replicas.adapters.columns import of_columns
+from mainspring.replicas.adapters.mlserver_counts import batches
 from mainspring.replicas.adapters.together import RequestError, together
 
-BATCHES = "mainspring_batch_rows"
-"""A histogram of the rows in each batch: its count is the number of batches."""
 FAULT = "mainspring_fault"
 """The output that carries why a row has no score, from the batch to the request that the row came from."""
 
@@ -47,7 +45,7 @@ class PackagedModel(mlserver.MLModel):  # type: ignore[misc]
         self._fields = self._scorer.manifest.inputs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._batcher = AdaptiveBatcher(_Settings(self._answer, extra["batch"], extra["wait"]))
-        metrics.register(BATCHES, "rows in one batch")
+        self._batches = batches().labels(self.name)
         return True
 
     async def unload(self) -> bool:
@@ -78,8 +76,7 @@ class PackagedModel(mlserver.MLModel):  # type: ignore[misc]
         columns = {one.name: list(one.data) for one in merged.inputs}
         loop = asyncio.get_running_loop()
         scores, faults = await loop.run_in_executor(self._thread, self._scored, columns)
-        with model_context(self.settings):
-            metrics.log(**{BATCHES: len(scores)})
+        self._batches.inc()
         shape = [len(scores), 1]
         outputs = [
             types.ResponseOutput(name=self._scorer.manifest.output, shape=shape, datatype="FP64", data=scores),

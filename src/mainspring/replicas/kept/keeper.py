@@ -7,13 +7,16 @@ announce a server that has not answered, outlive it, or let it outlive this proc
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import select
 import shutil
 import socket
+import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,6 +122,7 @@ def _place(options: Options, server: Server, installed: Installed) -> Place:
         packages=str(installed.packages), source=str(source(options.work)), ports=free_ports(server.ports),
         threads=options.threads, batch=options.batch_size, wait=options.batch_wait, instances=own.instances,
         words=own.rest, key=options.key, cache=str(environment.cache().parent / "converted"),
+        short=short(options.work),
     )  # fmt: skip
 
 
@@ -132,6 +136,27 @@ def source(work: Path) -> Path:
     with contextlib.suppress(FileExistsError):
         (alone / "mainspring").symlink_to(Path(mainspring.__file__).resolve().parent, target_is_directory=True)
     return alone
+
+
+def short(work: Path) -> str:
+    """A short path to a server's folder, through a link in a folder that only this user may enter.
+
+    A socket's path has 107 bytes at most, and a state folder may lie deep. It is the same for the same folder, so that
+    a killed keeper leaves nothing that adds up. The folder itself where none can be made.
+    """
+    name = hashlib.sha256(str(work.absolute()).encode()).hexdigest()[:12]
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"mainspring-{os.getuid()}"
+    fresh = base / f".{name}.{os.getpid()}"
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        found = base.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            return str(work.absolute())  # somebody else's: what lies there can't be trusted
+        fresh.symlink_to(work.absolute(), target_is_directory=True)
+        fresh.replace(base / name)
+    except OSError:
+        return str(work.absolute())
+    return str(base / name)
 
 
 def free_ports(names: tuple[str, ...], host: str = "127.0.0.1") -> dict[str, int]:
