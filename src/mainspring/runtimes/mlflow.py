@@ -22,6 +22,7 @@ def _command(model: Model, place: Place) -> Command:
         "PYTHONPATH": place.source,
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",  # compiled code beside the model would make it another artefact
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_TRACKING_URI": f"file://{place.work}/untracked",  # it has no business with a tracking server
